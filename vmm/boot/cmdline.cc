@@ -1,0 +1,92 @@
+#include "vmm/boot/cmdline.h"
+
+#include <cassert>
+#include <vector>
+
+#include "vmm/boot/layout.h"
+
+namespace ivmm {
+namespace {
+
+/// What Linux needs where KVM is kvm_pvm: there the guest sees the CPUID of the host unfiltered,
+/// while its kernel runs in an emulator that knows much less.
+constexpr std::string_view kPvmWords =
+    // Instructions and features that the emulator does not know. Linux reads no more than 127
+    // characters of the list, which this fills.
+    "clearcpuid=cx16,smap,erms,fsrm,smep,umip,pcid,invpcid,popcnt,rdrand,rdseed,fsgsbase,avx,avx2,"
+    "bmi1,bmi2,ssse3,sse4_1,sse4_2,aes,pclmulqdq "
+    // Without XSAVE the kernel keeps to FXSAVE, which the emulator knows.
+    "noxsave "
+    // Emulated code is too slow for the watchdog and for the boot-time test of the timer.
+    "tsc=reliable no_timer_check "
+    // For init's environment: the kernel saves no wide registers, so that glibc must not use them.
+    "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2_Usable,-AVX512F_Usable,-AVX_Usable,-ERMS";
+
+/// The words of a command line. Quotes are not looked at: no word that matters here has any.
+std::vector<std::string_view> words_of(std::string_view text) {
+    constexpr std::string_view kSpace = " \t\n";
+    std::vector<std::string_view> words;
+    for (size_t start = text.find_first_not_of(kSpace); start != std::string_view::npos;) {
+        const size_t end = std::min(text.find_first_of(kSpace, start), text.size());
+        words.push_back(text.substr(start, end - start));
+        start = text.find_first_not_of(kSpace, end);
+    }
+    return words;
+}
+
+bool has_parameter(std::string_view text, std::string_view prefix) {
+    for (const auto word : words_of(text)) {
+        if (word.starts_with(prefix)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+}  // namespace
+
+bool disables_acpi(std::string_view user) {
+    for (const auto word : words_of(user)) {
+        if (word == "acpi=off") {
+            return true;
+        }
+    }
+    return false;
+}
+
+Result<std::string> build_cmdline(const CmdlineSpec& spec) {
+    assert(spec.virtio_devices <= layout::kMaxVirtioDevices);
+    // Ours come first: of two equal parameters Linux mostly takes the last, and what follows a
+    // "--" of the user is for init.
+    std::string line;
+    const auto add = [&line](std::string_view word) {
+        line += line.empty() ? "" : " ";
+        line += word;
+    };
+    if (!has_parameter(spec.user, "console=")) {
+        add("console=ttyS0");
+    }
+    if (!has_parameter(spec.user, "panic=")) {
+        add("panic=-1");  // a reset at once, not a vCPU that turns in circles for ever
+    }
+    if (spec.kvm_pvm) {
+        add(kPvmWords);
+    }
+    if (!spec.acpi || disables_acpi(spec.user)) {
+        for (uint32_t i = 0; i < spec.virtio_devices; ++i) {
+            add(fmt::format("virtio_mmio.device=4K@{:#x}:{}", layout::virtio_mmio(i),
+                            layout::virtio_gsi(i)));
+        }
+    }
+    if (!spec.user.empty()) {
+        add(spec.user);
+    }
+    if (line.size() >= layout::kCmdlineSize) {
+        return fail_as(ErrorKind::kUsage,
+                       "the kernel command line has {} bytes, {} of them ivmm's; at most {} fit",
+                       line.size(), line.size() - spec.user.size(), layout::kCmdlineSize - 1);
+    }
+    return line;
+}
+
+}  // namespace ivmm
