@@ -1,0 +1,45 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace ivmm {
+
+using MacAddress = std::array<uint8_t, 6>;
+
+struct DiskConfig {
+    std::string path;  ///< a regular file or a block device
+    bool read_only = false;
+    std::string serial;  ///< what GET_ID answers; at most 20 bytes
+
+    bool operator==(const DiskConfig&) const = default;
+};
+
+struct NetConfig {
+    std::string tap;                ///< name of the TAP device
+    bool existing = false;          ///< attach to a TAP that is there; else one is created
+    std::optional<MacAddress> mac;  ///< of the guest; default: derived from name and index
+    std::optional<std::string> host_address;  ///< "10.0.0.1/24": set on a created TAP
+
+    bool operator==(const NetConfig&) const = default;
+};
+
+/// Everything that describes a guest; from a TOML file and the command line.
+struct GuestConfig {
+    std::string name;
+    std::string kernel;   ///< ELF with a PVH note, or bzImage
+    std::string initrd;   ///< empty: none
+    std::string cmdline;  ///< the user's part of the kernel command line
+    uint64_t memory_bytes = uint64_t{256} << 20;
+    uint32_t cpus = 1;  ///< 1 to 8
+    bool acpi = true;   ///< false: no ACPI tables; MP table and virtio_mmio.device= instead
+    std::vector<DiskConfig> disks;
+    std::vector<NetConfig> nets;
+
+    bool operator==(const GuestConfig&) const = default;
+};
+
+}  // namespace ivmm

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/result.h"
+#include "vmm/config/guest_config.h"
+
+namespace ivmm {
+
+/// No guest is smaller than this.
+inline constexpr uint64_t kMinMemory = uint64_t{16} << 20;
+inline constexpr uint32_t kMaxCpus = 8;
+
+/// A letter or digit, then at most 63 of [A-Za-z0-9._-]: safe as a part of a file's name.
+bool is_guest_name(std::string_view name);
+/// is_guest_name() with the reason as a kUsage error.
+Result<void> check_guest_name(std::string_view name);
+
+/// All that can be said about a configuration without KVM: values in range, files there and of
+/// the right kind, nothing given twice. Every error is kUsage and names the thing, the reason and
+/// the way out. The machine checks again when it opens what is named here.
+Result<void> validate(const GuestConfig& config);
+
+}  // namespace ivmm

@@ -1,0 +1,156 @@
+#include "vmm/machine/device_set.h"
+
+#include <fmt/ranges.h>
+
+#include <array>
+
+#include "devices/blk/uring_disk.h"
+#include "devices/blk/virtio_blk.h"
+#include "devices/console/virtio_console.h"
+#include "devices/net/virtio_net.h"
+#include "devices/platform/keyboard_controller.h"
+#include "devices/platform/power.h"
+#include "devices/platform/pvpanic.h"
+#include "devices/rng/virtio_rng.h"
+#include "devices/serial/serial.h"
+#include "net/tap.h"
+#include "vmm/boot/layout.h"
+#include "vmm/net/tap_backend.h"
+
+namespace ivmm {
+namespace {
+
+/// The address of a guest's nth network device when the user gives none: locally administered,
+/// the same at every start, another one for another guest.
+MacAddress default_mac(std::string_view guest, size_t index) {
+    // FNV-1a, which spreads short names well.
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const char c : guest) {
+        hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+    }
+    MacAddress mac{0x52, 0x56};
+    for (size_t i = 2; i < mac.size(); ++i) {
+        mac[i] = static_cast<uint8_t>(hash >> (8 * i));
+    }
+    mac.back() = static_cast<uint8_t>(mac.back() + index);
+    return mac;
+}
+
+Result<Tap> open_tap(const NetConfig& config) {
+    if (config.existing) {
+        return Tap::attach(config.tap);
+    }
+    IVMM_ASSIGN(auto tap, Tap::create(config.tap));
+    if (config.host_address) {
+        IVMM_ASSIGN(const auto address, parse_host_address(*config.host_address));
+        IVMM_TRY(tap.set_host_address(address));
+    }
+    IVMM_TRY(tap.bring_up());
+    return tap;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceSet>> DeviceSet::create(const GuestConfig& config, Vm& vm,
+                                                     GuestMemory& memory, EventLoop& loop,
+                                                     ConsoleOutput& output,
+                                                     PlatformEventCallback on_event) {
+    auto set = std::unique_ptr<DeviceSet>(new DeviceSet(vm, memory, loop));
+    IVMM_TRY(set->add_platform(output, std::move(on_event)));
+    for (const auto& disk : config.disks) {
+        IVMM_TRY(set->add_disk(disk, config.cpus));
+    }
+    for (const auto& net : config.nets) {
+        IVMM_TRY(set->add_net(net, config.name));
+    }
+    // Only where the guest makes it its console: a guest that finds two of them starts a login on
+    // each, and both would talk on the same terminal.
+    if (config.cmdline.find("console=hvc0") != std::string::npos) {
+        IVMM_TRY(set->add_console(output));
+    }
+    IVMM_TRY(set->add_virtio("rng0", "virtio-rng", "getrandom",
+                             std::make_unique<virtio::VirtioRng>(memory)));
+    return set;
+}
+
+Result<void> DeviceSet::add_platform(ConsoleOutput& output, PlatformEventCallback on_event) {
+    IVMM_ASSIGN(auto interrupt, vm_.interrupt_line(layout::kSerialGsi));
+    auto serial = std::make_unique<Serial>("serial0", *interrupt, output);
+    interrupts_.push_back(std::move(interrupt));
+    IVMM_TRY(ports_.add(layout::kSerialPort, Serial::kPortCount, *serial));
+    console_input_ = serial.get();
+    parts_.push_back(serial.get());
+    status_.push_back({"serial0", "16550A", fmt::format("port {:#x}", layout::kSerialPort)});
+    platform_.push_back(std::move(serial));
+
+    const auto add = [&](auto device, uint16_t port) {
+        auto added = ports_.add(port, device->kPortCount, *device);
+        platform_.push_back(std::move(device));
+        return added;
+    };
+    IVMM_TRY(add(std::make_unique<PowerControl>(on_event), layout::kPowerPorts));
+    IVMM_TRY(add(std::make_unique<KeyboardController>(on_event), layout::kI8042DataPort));
+    IVMM_TRY(add(std::make_unique<PvPanic>(on_event), layout::kPvpanicPort));
+    return {};
+}
+
+Result<void> DeviceSet::add_virtio(std::string name, std::string kind, std::string detail,
+                                   std::unique_ptr<virtio::Device> device) {
+    const auto index = virtio_count();
+    if (index == layout::kMaxVirtioDevices) {
+        return fail_as(ErrorKind::kUsage, "too many devices: a guest has at most {} virtio devices",
+                       layout::kMaxVirtioDevices);
+    }
+    IVMM_ASSIGN(auto interrupt, vm_.interrupt_line(layout::virtio_gsi(index)));
+    IVMM_ASSIGN(auto transport,
+                virtio::MmioTransport::create(name, loop_, memory_, *interrupt, std::move(device)));
+    interrupts_.push_back(std::move(interrupt));
+    const Gpa window = layout::virtio_mmio(index);
+    IVMM_TRY(mmio_.add(window, virtio::MmioTransport::kWindowSize, *transport));
+    for (uint32_t queue = 0; queue < transport->queue_count(); ++queue) {
+        IVMM_TRY(vm_.add_notify(window + virtio::MmioTransport::kQueueNotify, queue,
+                                transport->notify_event(queue)));
+    }
+    parts_.push_back(transport.get());
+    status_.push_back({std::move(name), std::move(kind), std::move(detail)});
+    transports_.push_back(std::move(transport));
+    return {};
+}
+
+Result<void> DeviceSet::add_disk(const DiskConfig& config, uint32_t queues) {
+    IVMM_ASSIGN(auto disk, UringDisk::open(config.path, config.read_only));
+    IVMM_ASSIGN(auto device,
+                virtio::VirtioBlk::create(loop_, memory_, std::move(disk), config.serial,
+                                          static_cast<uint16_t>(queues)));
+    return add_virtio(fmt::format("blk{}", disks_++), "virtio-blk", config.path, std::move(device));
+}
+
+Result<void> DeviceSet::add_net(const NetConfig& config, std::string_view guest) {
+    IVMM_ASSIGN(auto tap, open_tap(config));
+    IVMM_ASSIGN(auto backend, TapBackend::create(loop_, std::move(tap)));
+    const auto mac = config.mac.value_or(default_mac(guest, nets_));
+    IVMM_ASSIGN(auto device, virtio::VirtioNet::create(loop_, memory_, std::move(backend), mac));
+    return add_virtio(fmt::format("net{}", nets_++), "virtio-net",
+                      fmt::format("TAP {}, {:02x}", config.tap, fmt::join(mac, ":")),
+                      std::move(device));
+}
+
+Result<void> DeviceSet::add_console(ConsoleOutput& output) {
+    IVMM_ASSIGN(auto console, virtio::VirtioConsole::create(loop_, memory_, output));
+    console_input_ = console.get();
+    return add_virtio("console0", "virtio-console", "the guest's console", std::move(console));
+}
+
+void DeviceSet::freeze() {
+    for (auto* part : parts_) {
+        part->freeze();
+    }
+}
+
+void DeviceSet::thaw() {
+    for (auto* part : parts_) {
+        part->thaw();
+    }
+}
+
+}  // namespace ivmm

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "devices/bus.h"
+#include "devices/console_port.h"
+#include "devices/platform/platform_event.h"
+#include "devices/suspendable.h"
+#include "devices/virtio/mmio_transport.h"
+#include "memory/guest_memory.h"
+#include "vmm/config/guest_config.h"
+#include "vmm/kvm/vm.h"
+#include "vmm/machine/machine.h"
+
+namespace ivmm {
+
+/// All devices of a guest, at their places on the buses and with their interrupts.
+///
+/// Built and destroyed on the device loop's thread, or while that thread does not run.
+class DeviceSet {
+ public:
+    /// Everything passed by reference must outlive the set. `on_event` is called on vCPU threads.
+    static Result<std::unique_ptr<DeviceSet>> create(const GuestConfig& config, Vm& vm,
+                                                     GuestMemory& memory, EventLoop& loop,
+                                                     ConsoleOutput& output,
+                                                     PlatformEventCallback on_event);
+
+    const Bus& ports() const { return ports_; }
+    const Bus& mmio() const { return mmio_; }
+    uint32_t virtio_count() const { return static_cast<uint32_t>(transports_.size()); }
+    /// The console that the guest uses as its own: the virtio console if its command line has
+    /// console=hvc0, else the serial port.
+    ConsoleInput& console_input() { return *console_input_; }
+    const std::vector<DeviceStatus>& status() const { return status_; }
+
+    /// On the device loop, while no vCPU runs: freezes or thaws every device.
+    void freeze();
+    void thaw();
+
+ private:
+    DeviceSet(Vm& vm, GuestMemory& memory, EventLoop& loop)
+        : vm_(vm), memory_(memory), loop_(loop) {}
+    Result<void> add_platform(ConsoleOutput& output, PlatformEventCallback on_event);
+    Result<void> add_disk(const DiskConfig& config, uint32_t queues);
+    Result<void> add_net(const NetConfig& config, std::string_view guest);
+    Result<void> add_console(ConsoleOutput& output);
+    Result<void> add_virtio(std::string name, std::string kind, std::string detail,
+                            std::unique_ptr<virtio::Device> device);
+
+    Vm& vm_;
+    GuestMemory& memory_;
+    EventLoop& loop_;
+    Bus ports_;
+    Bus mmio_;
+    std::vector<std::unique_ptr<InterruptLine>> interrupts_;
+    std::vector<std::unique_ptr<BusDevice>> platform_;
+    std::vector<std::unique_ptr<virtio::MmioTransport>> transports_;
+    std::vector<DeviceStatus> status_;
+    std::vector<Suspendable*> parts_;
+    ConsoleInput* console_input_ = nullptr;
+    uint32_t disks_ = 0;
+    uint32_t nets_ = 0;
+};
+
+}  // namespace ivmm

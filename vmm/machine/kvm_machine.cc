@@ -1,0 +1,168 @@
+#include "vmm/machine/kvm_machine.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "vmm/boot/acpi/tables.h"
+#include "vmm/boot/cmdline.h"
+#include "vmm/boot/kernel_loader.h"
+#include "vmm/boot/mptable.h"
+
+namespace ivmm {
+
+Result<std::unique_ptr<KvmMachine>> KvmMachine::create(const GuestConfig& config,
+                                                       ConsoleOutput& output) {
+    IVMM_ASSIGN(auto kvm, Kvm::open());
+    auto machine = std::unique_ptr<KvmMachine>(new KvmMachine(std::move(kvm)));
+    IVMM_TRY(machine->build(config, output));
+    IVMM_TRY(machine->load(config));
+    return machine;
+}
+
+Result<void> KvmMachine::build(const GuestConfig& config, ConsoleOutput& output) {
+    IVMM_ASSIGN(memory_, GuestMemory::create(config.memory_bytes));
+    IVMM_ASSIGN(vm_, Vm::create(kvm_, *memory_));
+    IVMM_ASSIGN(device_loop_, LoopThread::start("devices"));
+
+    Result<void> built;
+    device_loop_->loop().call([&] {
+        auto devices = DeviceSet::create(config, *vm_, *memory_, device_loop_->loop(), output,
+                                         [this](PlatformEvent event) { on_platform_event(event); });
+        if (devices) {
+            devices_ = *std::move(devices);
+        } else {
+            built = Unexpected{std::move(devices).error()};
+        }
+    });
+    IVMM_TRY(std::move(built));
+
+    for (uint32_t id = 0; id < config.cpus; ++id) {
+        IVMM_ASSIGN(auto vcpu, Vcpu::create(*vm_, id, config.cpus));
+        vcpus_.push_back(std::make_unique<VcpuRunner>(
+            std::move(vcpu), devices_->ports(), devices_->mmio(), *memory_,
+            [this](Ending ending) { end(std::move(ending)); }));
+    }
+    return {};
+}
+
+Result<void> KvmMachine::load(const GuestConfig& config) {
+    const bool acpi = config.acpi && !disables_acpi(config.cmdline);
+    IVMM_ASSIGN(command_line_, build_cmdline({.user = config.cmdline,
+                                              .acpi = acpi,
+                                              .virtio_devices = devices_->virtio_count(),
+                                              .kvm_pvm = kvm_.host_kind() == HostKind::kKvmPvm}));
+    KernelSpec kernel{
+        .kernel = config.kernel, .initrd = config.initrd, .cmdline = command_line_, .rsdp = 0};
+    if (acpi) {
+        IVMM_ASSIGN(kernel.rsdp,
+                    write_acpi_tables(*memory_, config.cpus, devices_->virtio_count()));
+    }
+    // Systems prefer ACPI, so the MP table may always be there for those that do not know it.
+    IVMM_TRY(write_mptable(*memory_, config.cpus));
+    IVMM_ASSIGN(const BootState boot, load_kernel(*memory_, kernel));
+
+    Vcpu& first = vcpus_.front()->vcpu();
+    IVMM_ASSIGN(auto regs, first.regs());
+    IVMM_ASSIGN(auto sregs, first.sregs());
+    boot.apply(regs, sregs);
+    IVMM_TRY(first.set_sregs(sregs));
+    return first.set_regs(regs);
+}
+
+KvmMachine::~KvmMachine() {
+    vcpus_.clear();
+    if (device_loop_) {
+        device_loop_->loop().call([this] { devices_.reset(); });
+    }
+}
+
+Result<void> KvmMachine::start(EndCallback on_end) {
+    on_end_ = std::move(on_end);
+    state_ = RunState::kRunning;
+    for (auto& vcpu : vcpus_) {
+        vcpu->start();
+    }
+    return {};
+}
+
+Result<void> KvmMachine::pause() {
+    RunState expected = RunState::kRunning;
+    if (!state_.compare_exchange_strong(expected, RunState::kPaused)) {
+        return expected == RunState::kPaused ? Result<void>()
+                                             : fail("the guest is not running any more");
+    }
+    // All are told before one is waited for, so that they stop at nearly the same time.
+    for (auto& vcpu : vcpus_) {
+        vcpu->park();
+    }
+    for (auto& vcpu : vcpus_) {
+        vcpu->wait_parked();
+    }
+    device_loop_->loop().call([this] { devices_->freeze(); });
+    return {};
+}
+
+Result<void> KvmMachine::resume() {
+    if (state_ == RunState::kRunning) {
+        return {};
+    }
+    if (state_ != RunState::kPaused) {
+        return fail("the guest is not running any more");
+    }
+    device_loop_->loop().call([this] { devices_->thaw(); });
+    for (auto& vcpu : vcpus_) {
+        vcpu->vcpu().notify_paused();
+        vcpu->resume();
+    }
+    // Unless the guest has ended meanwhile.
+    RunState expected = RunState::kPaused;
+    state_.compare_exchange_strong(expected, RunState::kRunning);
+    return {};
+}
+
+void KvmMachine::stop() {
+    end({Ending::Reason::kStopped, "stopped"});
+}
+
+void KvmMachine::end(Ending ending) {
+    if (ended_.exchange(true)) {
+        return;
+    }
+    state_ = RunState::kEnded;
+    for (auto& vcpu : vcpus_) {
+        vcpu->stop();
+    }
+    on_end_(ending);
+}
+
+void KvmMachine::on_platform_event(PlatformEvent event) {
+    switch (event) {
+        case PlatformEvent::kPowerOff:
+            return end({Ending::Reason::kPowerOff, "the guest has powered itself off"});
+        case PlatformEvent::kReset:
+            return end({Ending::Reason::kReset, "the guest has reset itself"});
+        case PlatformEvent::kPanic:
+            return end({Ending::Reason::kPanic, "the guest's kernel has panicked"});
+    }
+}
+
+MachineStatus KvmMachine::status() {
+    MachineStatus status;
+    status.state = state_;
+    status.memory_bytes = memory_->size();
+    struct stat file {};
+    if (::fstat(memory_->fd(), &file) == 0) {
+        constexpr uint64_t kStatBlock = 512;
+        status.memory_resident_bytes = static_cast<uint64_t>(file.st_blocks) * kStatBlock;
+    }
+    status.host_kind = host_kind_name(kvm_.host_kind());
+    status.kernel_command_line = command_line_;
+    for (const auto& vcpu : vcpus_) {
+        status.vcpus.push_back({vcpu->exits()});
+    }
+    status.devices = devices_->status();
+    return status;
+}
+
+}  // namespace ivmm
