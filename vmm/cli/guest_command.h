@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "vmm/cli/cli.h"
+#include "vmm/control/control_client.h"
+
+/// What the commands that act on a running guest have in common.
+namespace ivmm::cli {
+
+/// Checks the name and connects.
+Result<ControlClient> connect_to_guest(const std::string& name);
+
+/// A command of one argument, the guest's name. `act` returns the exit code.
+CLI::App* add_guest_command(CLI::App& app, Action& action, const char* command,
+                            const char* description,
+                            std::function<int(const std::string& name)> act);
+
+/// "3d 04h", "2m 05s": the two largest units.
+std::string format_duration(double seconds);
+
+}  // namespace ivmm::cli

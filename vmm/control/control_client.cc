@@ -1,0 +1,77 @@
+#include "vmm/control/control_client.h"
+
+#include <poll.h>
+
+#include <algorithm>
+
+namespace ivmm {
+
+Result<void> ControlClient::wait(short poll_events, Deadline deadline) {
+    const auto now = std::chrono::steady_clock::now();
+    const auto left = std::chrono::ceil<Milliseconds>(deadline - now).count();
+    pollfd wanted{stream_.fd(), poll_events, 0};
+    if (left <= 0 || ::poll(&wanted, 1, static_cast<int>(left)) == 0) {
+        return fail("the guest's process does not answer");
+    }
+    return {};
+}
+
+Result<std::optional<rpc::Message>> ControlClient::receive(Deadline deadline) {
+    while (true) {
+        if (const auto line = stream_.next_line()) {
+            IVMM_ASSIGN(auto message, rpc::parse_message(*line));
+            return std::optional(std::move(message));
+        }
+        IVMM_TRY(wait(POLLIN, deadline));
+        if (stream_.fill() != LineStream::Fill::kOk) {
+            return std::optional<rpc::Message>();
+        }
+    }
+}
+
+Result<rpc::Json> ControlClient::call(std::string_view method, const rpc::Json& params,
+                                      Milliseconds patience) {
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    stream_.queue(rpc::make_request(++last_id_, method, params));
+    while (stream_.queued() > 0) {
+        if (!stream_.flush()) {
+            return fail("the guest's process has ended");
+        }
+        if (stream_.queued() > 0) {
+            IVMM_TRY(wait(POLLOUT, deadline));
+        }
+    }
+    while (true) {
+        IVMM_ASSIGN(auto message, receive(deadline));
+        if (!message) {
+            return fail("the guest's process has ended");
+        }
+        if (!message->method.empty()) {
+            last_event_ = std::move(message);
+        } else if (message->error) {
+            return fail("{}", *message->error);
+        } else if (message->id == last_id_) {
+            return std::move(message->result);
+        }
+    }
+}
+
+Result<std::optional<rpc::Json>> ControlClient::wait_for_end(std::string_view event,
+                                                             Milliseconds patience) {
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    while (true) {
+        IVMM_ASSIGN(auto message, receive(deadline));
+        if (!message) {
+            break;
+        }
+        if (!message->method.empty()) {
+            last_event_ = std::move(message);
+        }
+    }
+    if (last_event_ && last_event_->method == event) {
+        return std::optional(std::move(last_event_->params));
+    }
+    return std::optional<rpc::Json>();
+}
+
+}  // namespace ivmm

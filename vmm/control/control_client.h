@@ -1,0 +1,44 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "vmm/control/json_rpc.h"
+#include "vmm/control/line_stream.h"
+
+namespace ivmm {
+
+/// A client of a control socket that waits for its answers.
+class ControlClient {
+ public:
+    using Milliseconds = std::chrono::milliseconds;
+    static constexpr Milliseconds kPatience{10'000};
+
+    /// Takes a connected socket.
+    explicit ControlClient(UniqueFd socket) : stream_(std::move(socket)) {}
+
+    /// Calls a method and waits for its answer. Notifications that come before it are kept.
+    /// Errors: the guest's process says no, is gone, or does not answer in time.
+    Result<rpc::Json> call(std::string_view method, const rpc::Json& params = rpc::Json::object(),
+                           Milliseconds patience = kPatience);
+
+    /// Waits until the guest's process closes the connection, which it does when it has released
+    /// all it had. Returns the last notification of this name, if there was one.
+    Result<std::optional<rpc::Json>> wait_for_end(std::string_view event, Milliseconds patience);
+
+ private:
+    using Deadline = std::chrono::steady_clock::time_point;
+    /// The next message; nothing at the end of the connection.
+    Result<std::optional<rpc::Message>> receive(Deadline deadline);
+    Result<void> wait(short poll_events, Deadline deadline);
+
+    LineStream stream_;
+    std::optional<rpc::Message> last_event_;
+    int last_id_ = 0;
+};
+
+}  // namespace ivmm

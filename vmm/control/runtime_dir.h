@@ -1,0 +1,61 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace ivmm {
+
+/// The right to be the guest of a name: as long as it is held, nobody else gets it. The kernel
+/// releases it when the process dies, in whatever way.
+class GuestLock {
+ public:
+    GuestLock(GuestLock&&) noexcept = default;
+    GuestLock& operator=(GuestLock&&) = delete;
+    /// Removes the guest's socket and lock file. The log stays if anything is in it.
+    ~GuestLock();
+
+    /// Makes the guest's control socket, listening and non-blocking. At most once.
+    Result<UniqueFd> listen();
+
+ private:
+    friend class RuntimeDir;
+    GuestLock(UniqueFd file, std::string base) : file_(std::move(file)), base_(std::move(base)) {}
+    UniqueFd file_;
+    std::string base_;  // path of the guest's files without their suffix
+};
+
+/// Where the running guests of this user have their sockets, lock files and logs:
+/// $XDG_RUNTIME_DIR/ivmm, or /run/ivmm for root, or /tmp/ivmm-UID. Guest names must be good
+/// (is_guest_name()).
+class RuntimeDir {
+ public:
+    static RuntimeDir find();
+
+    const std::string& path() const { return path_; }
+    std::string socket_path(const std::string& name) const { return base(name) + ".sock"; }
+    std::string log_path(const std::string& name) const { return base(name) + ".log"; }
+
+    /// Creates the folder if need be and takes the name. Errors: a guest of this name runs
+    /// (kFailed), the folder cannot be used (kHost).
+    Result<GuestLock> lock(const std::string& name) const;
+
+    /// A connection to the guest's control socket. Waits at most a few seconds.
+    Result<UniqueFd> connect(const std::string& name) const;
+
+    /// The names of the guests that run, sorted. Removes what killed guests have left behind.
+    Result<std::vector<std::string>> running() const;
+
+ private:
+    explicit RuntimeDir(std::string path) : path_(std::move(path)) {}
+    std::string base(const std::string& name) const { return path_ + "/" + name; }
+    Result<void> create() const;
+    /// That the folder is a private one of this user.
+    Result<void> check() const;
+
+    std::string path_;
+};
+
+}  // namespace ivmm
