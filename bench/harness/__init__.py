@@ -1,0 +1,1 @@
+"""What every scenario of ivmm-bench stands on."""

@@ -1,0 +1,57 @@
+"""Bars: what a figure must reach. They stand in bars.toml."""
+
+import tomllib
+
+from .errors import Unusable
+from .figures import number
+
+LIMITS = {
+    "at_most": lambda value, limit: value <= limit,
+    "at_least": lambda value, limit: value >= limit,
+    "ratio_at_most": lambda value, limit: value <= limit,
+    "ratio_at_least": lambda value, limit: value >= limit,
+}
+OTHER_KEYS = {"scenario", "figure", "hosts"}
+
+
+def load(path):
+    try:
+        with open(path, "rb") as file:
+            bars = tomllib.load(file).get("bar", [])
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise Unusable(f"cannot use the bars in {path}: {error}") from error
+    for bar in bars:
+        limits = [key for key in bar if key in LIMITS]
+        unknown = set(bar) - set(LIMITS) - OTHER_KEYS
+        if unknown or len(limits) != 1 or "scenario" not in bar or "figure" not in bar:
+            raise Unusable(f"{path}: a bar has a scenario, a figure and one of {', '.join(LIMITS)}: {bar}")
+    return bars
+
+
+def judge(bars, scenario, host_kind):
+    """Compares the medians of a scenario. Returns (lines to show, how many bars are missed)."""
+    lines, missed = [], 0
+    figures = {figure["key"]: figure for figure in scenario["figures"]}
+    for bar in bars:
+        if bar["scenario"] != scenario["name"] or host_kind not in bar.get("hosts", [host_kind]):
+            continue
+        limit_name = next(key for key in bar if key in LIMITS)
+        limit, holds = bar[limit_name], LIMITS[limit_name]
+        figure = figures.get(bar["figure"])
+        wanted = f"{bar['figure']}: {limit_name.replace('_', ' ')} {limit:g}"
+        if figure is None or "ivmm" not in figure["summary"]:
+            missed += 1
+            lines.append(f"  MISSED  {wanted}; it was not measured")
+            continue
+        if limit_name.startswith("ratio"):
+            values = [(f"{number(ratio)} × {label}", ratio) for label, ratio in figure["ratio"].items()]
+            if not values:
+                lines.append(f"  open    {wanted}; there is no peer on this host")
+        else:
+            median = figure["summary"]["ivmm"]["median"]
+            values = [(f"{number(median)} {figure['unit']}", median)]
+        for shown, value in values:
+            good = holds(value, limit)
+            missed += not good
+            lines.append(f"  {'ok    ' if good else 'MISSED'}  {wanted}; measured {shown}")
+    return lines, missed

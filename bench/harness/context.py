@@ -1,0 +1,96 @@
+"""What a scenario is given to measure with."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+
+from . import process
+from .errors import Failure
+
+
+class Context:
+    """The programs and folders of one call of the harness. Use as a context manager: it cleans up."""
+
+    def __init__(self, ivmm, guests, scratch_parent, progress):
+        self.ivmm = ivmm      # targets.Ivmm
+        self.guests = guests  # the folder of the test guests
+        self.progress = progress
+        # Of the scenario under way:
+        self.qemu = None      # targets.QemuHost; None: no peer
+        self.notes = []       # for the reader
+        self.settings = {}    # what was chosen, for the JSON
+        self._runs = 0
+        # The sockets of ivmm need a short path, the disks a folder of the user's choice.
+        self.scratch = tempfile.mkdtemp(prefix="ivmm-bench.", dir=scratch_parent)
+        self._runtime = tempfile.mkdtemp(prefix="ivmm-bench-run.", dir="/tmp")
+        self._environment = dict(os.environ, XDG_RUNTIME_DIR=self._runtime)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # An impatient second Ctrl-C must not leave things behind.
+        handlers = {number: signal.signal(number, signal.SIG_IGN)
+                    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        process.end_all()
+        for folder in (self.scratch, self._runtime):
+            shutil.rmtree(folder, ignore_errors=True)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def guest(self, name):
+        path = os.path.join(self.guests, f"{name}.elf")
+        if not os.path.isfile(path):
+            raise Failure(f"the test guest {path} is missing; build the test guests")
+        return path
+
+    def file(self, name):
+        return os.path.join(self.scratch, name)
+
+    def start(self, target, guest):
+        """Starts a guest; the result is a context manager that ends it."""
+        self._runs += 1
+        return process.Process(target.command(guest, f"bench{self._runs}"), self._environment,
+                               self.file("stderr"))
+
+    def ivmm_status(self, running):
+        """What `ivmm status` says of a guest that was started with start()."""
+        name = running.argv[running.argv.index("--name") + 1]
+        done = subprocess.run([self.ivmm.path, "status", name, "--json"], env=self._environment,
+                              capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode != 0:
+            raise Failure(f"ivmm status {name} --json has failed: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
+    def run_test_guest(self, target, guest, timeout):
+        """Runs a test guest to its end. Returns its lines as dicts of their words, and the CPU seconds."""
+        with self.start(target, guest) as running:
+            running.finish(timeout)
+            text = running.text()
+            if "FAILED" in text or ": done" not in text or not target.ended_well(running.exit_code):
+                running.fail(f"ran a guest that did not do its work (code {running.exit_code})")
+            return parse_lines(text), running.cpu_seconds
+
+
+def parse_lines(text):
+    """The words KEY=VALUE of each line "guest NAME: …"; whole numbers and decimals become numbers."""
+    lines = []
+    for line in text.splitlines():
+        _, begins, rest = line.partition("guest ")
+        if not begins:
+            continue
+        words = {}
+        for word in rest.split():
+            key, equals, value = word.partition("=")
+            if not equals:
+                continue
+            try:
+                words[key] = float(value) if "." in value else int(value, 0)
+            except ValueError:
+                words[key] = value
+        if words:
+            lines.append(words)
+    return lines

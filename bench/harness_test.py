@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+"""Tests of the harness itself; they need neither KVM nor QEMU."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import xml.dom.minidom
+
+sys.dont_write_bytecode = True
+
+# pylint: disable=wrong-import-position
+import scenarios
+from harness import bars, figures, host, memory, plot, process, runner
+from harness.context import Context, parse_lines
+from harness.errors import Failure, Unusable
+from harness.figures import Figure
+from harness.targets import Guest, Ivmm, Qemu
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+SMAPS = """\
+5555-6666 r-xp 00000000 fe:00 1   /usr/bin/ivmm
+Rss:                 100 kB
+Pss:                  40 kB
+Private_Clean:         3 kB
+Private_Dirty:         4 kB
+Locked:                9 kB
+7000-8000 rw-s 00000000 00:01 2   /memfd:ivmm-guest (deleted)
+Rss:               70000 kB
+Pss:               60000 kB
+9000-a000 rw-p 00000000 00:00 0
+Rss:                  20 kB
+Pss:                  20 kB
+Private_Dirty:        20 kB
+"""
+
+
+def scenario_result(own, peer=None, key="rss"):
+    samples = {"ivmm": own} if peer is None else {"ivmm": own, "qemu": peer}
+    return {"name": "start", "figures": [figures.as_json(Figure(key, "T", "MiB", "lower"), samples)]}
+
+
+class Figures(unittest.TestCase):
+    def test_ratio_is_that_of_the_medians(self):
+        figure = figures.as_json(Figure("k", "T", "ms", "lower"), {"ivmm": [1, 2, 90], "qemu": [4, 4, 5]})
+        self.assertEqual(figure["summary"]["ivmm"], {"min": 1, "median": 2, "max": 90})
+        self.assertEqual(figure["ratio"], {"qemu": 0.5})
+
+    def test_verdict_follows_the_direction_and_the_ranges(self):
+        def verdict(better, own, peer):
+            return figures.verdict(figures.as_json(Figure("k", "T", "", better), {"ivmm": own, "qemu": peer}), "qemu")
+        self.assertEqual(verdict("lower", [1, 2], [3, 4]), "0.43 × (better)")
+        self.assertEqual(verdict("higher", [1, 2], [3, 4]), "0.43 × (worse)")
+        self.assertEqual(verdict("lower", [1, 3], [2, 4]), "0.67 × (ranges overlap)")
+
+
+class Bars(unittest.TestCase):
+    def judge(self, bar, result, kind="kvm_pvm"):
+        return bars.judge([{"scenario": "start", "figure": "rss", **bar}], result, kind)[1]
+
+    def test_limits(self):
+        self.assertEqual(self.judge({"at_most": 8}, scenario_result([8])), 0)
+        self.assertEqual(self.judge({"at_most": 8}, scenario_result([8.1])), 1)
+        self.assertEqual(self.judge({"at_least": 8}, scenario_result([7.9])), 1)
+        self.assertEqual(self.judge({"ratio_at_most": 0.5}, scenario_result([5], [10])), 0)
+        self.assertEqual(self.judge({"ratio_at_most": 0.5}, scenario_result([6], [10])), 1)
+
+    def test_what_was_not_measured_is_missed_but_a_missing_peer_is_not(self):
+        self.assertEqual(self.judge({"at_most": 8}, scenario_result([1], key="other")), 1)
+        self.assertEqual(self.judge({"ratio_at_most": 0.5}, scenario_result([6])), 0)
+
+    def test_only_on_the_hosts_it_names(self):
+        self.assertEqual(self.judge({"at_most": 8, "hosts": ["kvm_intel"]}, scenario_result([9])), 0)
+        self.assertEqual(self.judge({"at_most": 8, "hosts": ["kvm_pvm"]}, scenario_result([9])), 1)
+
+    def test_the_file_names_scenarios_and_figures_that_exist(self):
+        for bar in bars.load(os.path.join(HERE, "bars.toml")):
+            scenario = scenarios.ALL[bar["scenario"]]
+            self.assertIn(bar["figure"], [figure.key for figure in scenario.FIGURES])
+            self.assertTrue(set(bar.get("hosts", [])) <= set(host.KINDS))
+
+    def test_a_bad_bar_is_refused(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write('[[bar]]\nscenario = "start"\nfigure = "rss"\nat_mots = 8\n')
+            file.flush()
+            self.assertRaises(Unusable, bars.load, file.name)
+
+
+class Parsing(unittest.TestCase):
+    def test_guest_lines(self):
+        text = "!guest blk: op=read n=10 mbps=1.500 features=0x10\nnoise a=1\nguest blk: done\n"
+        self.assertEqual(parse_lines(text), [{"op": "read", "n": 10, "mbps": 1.5, "features": 16}])
+
+    def test_smaps_without_the_memory_of_the_guest(self):
+        rest, guest, mapped = memory.split_smaps(SMAPS.splitlines(), Ivmm.guest_mapping)
+        self.assertTrue(mapped)
+        self.assertEqual((rest.rss, rest.pss, rest.private), (120, 60, 27))
+        self.assertEqual((guest.rss, guest.pss), (70000, 60000))
+        self.assertFalse(memory.split_smaps(SMAPS.splitlines(), Qemu.guest_mapping)[2])
+
+
+class Processes(unittest.TestCase):
+    """With a shell script in the place of ivmm."""
+
+    @classmethod
+    def setUpClass(cls):
+        process.become_reaper()
+
+    def start(self, context, script):
+        path = context.file("ivmm")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"#!/bin/sh\n{script}\n")
+        os.chmod(path, 0o700)
+        return context.start(Ivmm(path), Guest("kernel"))
+
+    def context(self):
+        return Context(None, None, None, lambda text: None)
+
+    def test_output_exit_code_and_cpu_time_of_all(self):
+        with self.context() as context:
+            with self.start(context, "echo hello; (i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done) & exit 3") as run:
+                self.assertGreater(run.wait_for("hello", 10), 0)
+                run.finish(10)
+                self.assertEqual((run.exit_code, run.text()), (3, "hello\n"))
+                self.assertGreater(run.cpu_seconds, 0.01)
+
+    def test_a_program_that_ends_or_hangs_is_a_failure_and_is_quoted(self):
+        with self.context() as context:
+            with self.start(context, "echo sorry >&2; exit 1") as run:
+                self.assertRaisesRegex(Failure, "code 1.*sorry", run.wait_for, "!", 10)
+            with self.start(context, "sleep 100") as run:
+                self.assertRaisesRegex(Failure, "did not print", run.wait_for, "!", 0.1)
+                self.assertRaisesRegex(Failure, "did not end", run.finish, 0.1)
+
+    def test_nothing_is_left_behind(self):
+        with self.context() as context:
+            with self.start(context, "(setsid sleep 100 &) ; sleep 100") as run:
+                deadline = time.monotonic() + 10
+                while len(process.descendants(os.getpid())) < 3 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+            self.assertEqual(process.descendants(os.getpid()), [])
+            scratch = context.scratch
+            self.assertTrue(os.path.exists(scratch))
+            self.assertEqual(run.exit_code, None)
+        self.assertFalse(os.path.exists(scratch))
+
+
+class Runner(unittest.TestCase):
+    class Scenario:
+        NAME = "fake"
+
+        def __init__(self, labels, measure):
+            self.labels, self.measure = labels, measure
+            self.order = []
+
+        def targets(self, context):
+            return [context.ivmm] + [Qemu("qemu", "threads", label) for label in self.labels]
+
+        def plan(self, *_):
+            def measure(target):
+                self.order.append(target.label)
+                return {"k": self.measure(target)}
+            return [runner.Cell("c", [Figure("k", "T", "ms", "lower")], measure)]
+
+    def run_scenario(self, labels, measure, repeat=2):
+        with Context(Ivmm("ivmm"), None, None, lambda text: None) as context:
+            scenario = self.Scenario(labels, measure)
+            return runner.run(scenario, context, None, repeat), scenario.order
+
+    def test_targets_take_turns(self):
+        result, order = self.run_scenario(["a", "b"], lambda target: 1.0)
+        self.assertEqual(order, ["ivmm", "a", "b"] * 2)
+        self.assertEqual(result["figures"][0]["samples"], {"ivmm": [1, 1], "a": [1, 1], "b": [1, 1]})
+
+    def test_a_peer_that_fails_is_left_out(self):
+        def measure(target):
+            if target.label == "a":
+                raise Failure("no")
+            return 1.0
+        result, order = self.run_scenario(["a"], measure)
+        self.assertEqual(order, ["ivmm", "a", "ivmm"])
+        self.assertNotIn("error", result)
+        self.assertIn("a is left out", result["notes"][0])
+
+    def test_ivmm_that_fails_is_an_error(self):
+        def measure(target):
+            raise Failure("broken")
+        result, _ = self.run_scenario(["a"], measure)
+        self.assertEqual((result["error"], result["figures"]), ("broken", []))
+
+
+class Plot(unittest.TestCase):
+    def test_it_is_xml_and_shows_every_label(self):
+        report = {"started": "2020-01-01T00:00:00+00:00",
+                  "host": {"kind": "kvm_pvm", "cpus": 2, "kernel": "6", "qemu": None},
+                  "scenarios": [scenario_result([1, 2, 3], [0, 0, 0])]}
+        picture = plot.draw([("<one>", report), ("two", report)])
+        texts = [node.firstChild.data for node in xml.dom.minidom.parseString(picture).getElementsByTagName("text")]
+        for label in ("ivmm · <one>", "qemu · <one>", "ivmm · two", "qemu · two", "start"):
+            self.assertIn(label, texts)
+
+
+class CommandLine(unittest.TestCase):
+    def call(self, *words):
+        done = subprocess.run([os.path.join(HERE, "ivmm-bench"), *words], capture_output=True, text=True,
+                              timeout=60, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_help_and_list(self):
+        code, text = self.call("--help")
+        self.assertEqual(code, 0)
+        self.assertIn("examples:", text)
+        code, text = self.call("list")
+        self.assertEqual(code, 0)
+        for name in scenarios.ALL:
+            self.assertIn(name, text)
+
+    def test_bad_usage(self):
+        for words in ([], ["run"], ["run", "nothing"], ["run", "start", "--repeat", "0"], ["plot", "-o", "x"],
+                      ["plot", "/dev/null", "-o", "x.svg"], ["run", "start", "--ivmm", "/nonexistent"]):
+            self.assertEqual(self.call(*words)[0], 2, words)
+
+
+if __name__ == "__main__":
+    unittest.main()
