@@ -12,15 +12,18 @@ namespace {
 /// while its kernel runs in an emulator that knows much less.
 constexpr std::string_view kPvmWords =
     // Instructions and features that the emulator does not know. Linux reads no more than 127
-    // characters of the list, which this fills.
-    "clearcpuid=cx16,smap,erms,fsrm,smep,umip,pcid,invpcid,popcnt,rdrand,rdseed,fsgsbase,avx,avx2,"
-    "bmi1,bmi2,ssse3,sse4_1,sse4_2,aes,pclmulqdq "
-    // Without XSAVE the kernel keeps to FXSAVE, which the emulator knows.
+    // characters of the list.
+    "clearcpuid=cx16,smap,erms,fsrm,smep,umip,pcid,invpcid,popcnt,rdrand,rdseed,fsgsbase,rdtscp,"
+    "ssse3,sse4_1,sse4_2,aes,pclmulqdq,sha_ni "
+    // Without XSAVE the kernel keeps to FXSAVE, which the emulator knows; AVX goes with it.
     "noxsave "
     // Emulated code is too slow for the watchdog and for the boot-time test of the timer.
     "tsc=reliable no_timer_check "
+    // Two passes over the kernel's own code at boot that cost seconds: splitting its mappings to
+    // protect them, and patching its lock prefixes away.
+    "rodata=off noreplace-smp "
     // For init's environment: the kernel saves no wide registers, so that glibc must not use them.
-    "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2_Usable,-AVX512F_Usable,-AVX_Usable,-ERMS";
+    "GLIBC_TUNABLES=glibc.cpu.hwcaps=-XSAVE,-XSAVEC,-AVX_Fast_Unaligned_Load";
 
 /// The words of a command line. Quotes are not looked at: no word that matters here has any.
 std::vector<std::string_view> words_of(std::string_view text) {
@@ -72,7 +75,11 @@ Result<std::string> build_cmdline(const CmdlineSpec& spec) {
     if (spec.kvm_pvm) {
         add(kPvmWords);
     }
-    if (!spec.acpi || disables_acpi(spec.user)) {
+    const bool user_disables_acpi = disables_acpi(spec.user);
+    if (!spec.acpi && !user_disables_acpi) {
+        add("acpi=off");  // there are no tables to look for
+    }
+    if (!spec.acpi || user_disables_acpi) {
         for (uint32_t i = 0; i < spec.virtio_devices; ++i) {
             add(fmt::format("virtio_mmio.device=4K@{:#x}:{}", layout::virtio_mmio(i),
                             layout::virtio_gsi(i)));
