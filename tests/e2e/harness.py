@@ -1,0 +1,161 @@
+"""What the end-to-end tests share: a private network namespace, a private runtime folder, and
+guests that are started as a user starts them."""
+
+import ctypes
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+CLONE_NEWNET = 0x40000000
+SKIPPED = 77  # what CTest takes for "skipped"
+
+IVMM = os.environ.get("IVMM", "ivmm")
+GUESTS = pathlib.Path(os.environ.get("IVMM_TEST_GUESTS", "guests"))
+
+
+def skip(reason):
+    print(f"skipped: {reason}")
+    sys.exit(SKIPPED)
+
+
+def require_kvm():
+    if not os.path.exists("/dev/kvm"):
+        skip("this host has no /dev/kvm")
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        skip("/dev/kvm may not be opened by this user")
+
+
+def enter_own_network():
+    """Everything that this process starts from now on has a network of its own."""
+    if os.geteuid() != 0:
+        skip("a network namespace needs root")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+class LinuxImages:
+    """The kernel and root file system that guest-images/build has made."""
+
+    def __init__(self):
+        for variable in ("IVMM_GUEST_KERNEL", "IVMM_GUEST_ROOTFS"):
+            if not os.environ.get(variable):
+                skip(f"{variable} is not set; guest-images/build tells where the guest is")
+        self.kernel = pathlib.Path(os.environ["IVMM_GUEST_KERNEL"])
+        self.rootfs = pathlib.Path(os.environ["IVMM_GUEST_ROOTFS"])
+
+    def copy_disk(self, folder):
+        disk = pathlib.Path(folder) / "disk.ext4"
+        subprocess.run(
+            ["cp", "--sparse=always", self.rootfs / "rootfs.ext4", disk], check=True
+        )
+        return disk
+
+
+class Workspace:
+    """A folder for disks and sockets that is empty before and gone afterwards."""
+
+    def __init__(self):
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="ivmm-e2e-"))
+        self.environment = dict(os.environ, XDG_RUNTIME_DIR=str(self.path))
+
+    def ivmm(self, *arguments, timeout=60, **options):
+        """Runs a command of ivmm to its end."""
+        return subprocess.run(
+            [IVMM, *map(str, arguments)],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **options,
+        )
+
+    def leftovers(self):
+        """Sockets and locks of guests that should be gone."""
+        runtime = self.path / "ivmm"
+        return sorted(p.name for p in runtime.iterdir()) if runtime.exists() else []
+
+    def close(self):
+        shutil.rmtree(self.path)
+
+
+class Guest:
+    """`ivmm run` with its console in a buffer."""
+
+    def __init__(self, workspace, name, *arguments):
+        self.workspace = workspace
+        self.name = name
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [IVMM, "run", "--name", name, *map(str, arguments)],
+            env=workspace.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.console = ""
+        self.log = ""
+        self._changed = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stdout, "console")),
+            threading.Thread(target=self._read, args=(self.process.stderr, "log")),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream, buffer):
+        while data := os.read(stream.fileno(), 65536):
+            with self._changed:
+                setattr(self, buffer, getattr(self, buffer) + data.decode(errors="replace"))
+                self._changed.notify_all()
+
+    def wait_for(self, text, seconds=120):
+        """Waits until the guest has printed the text; returns the seconds since its start."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: text in self.console, seconds):
+                raise AssertionError(f"no {text!r} within {seconds} s:\n{self.console}{self.log}")
+        return time.monotonic() - self.started
+
+    def type(self, text):
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    def status(self):
+        done = self.workspace.ivmm("status", self.name, "--json")
+        return json.loads(done.stdout)
+
+    def wait_end(self, seconds=60):
+        """The exit code of `ivmm run`."""
+        code = self.process.wait(seconds)
+        for reader in self._readers:
+            reader.join()
+        return code
+
+    def close(self):
+        """Ends the guest if it still runs."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.wait_end()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            stream.close()
+
+
+def eventually(condition, seconds=30, interval=0.1):
+    """The first true value of condition() within so many seconds; the last one otherwise."""
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(interval)
+    return value
+
+
+def main():
+    unittest.main(verbosity=2)
