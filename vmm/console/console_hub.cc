@@ -7,7 +7,7 @@
 namespace ivmm {
 namespace {
 
-constexpr long kBatchNanoseconds = 4'000'000;
+constexpr std::chrono::milliseconds kPause{4};
 
 }  // namespace
 
@@ -34,9 +34,13 @@ void ConsoleHub::console_output(ConstByteSpan bytes) {
     }
     if (readers_ > 0 && !armed_) {
         armed_ = true;
+        // At once if that is in the past; never zero, which would switch the timer off.
+        const auto since_boot = next_.time_since_epoch() + std::chrono::nanoseconds(1);
+        const auto seconds = std::chrono::floor<std::chrono::seconds>(since_boot);
         itimerspec when{};
-        when.it_value.tv_nsec = kBatchNanoseconds;
-        ::timerfd_settime(timer_.get(), 0, &when, nullptr);
+        when.it_value.tv_sec = seconds.count();
+        when.it_value.tv_nsec = std::chrono::nanoseconds(since_boot - seconds).count();
+        ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr);
     }
 }
 
@@ -45,6 +49,7 @@ void ConsoleHub::acknowledge() {
     uint64_t expirations = 0;
     [[maybe_unused]] const auto n = ::read(timer_.get(), &expirations, sizeof expirations);
     armed_ = false;
+    next_ = std::chrono::steady_clock::now() + kPause;
 }
 
 ConsoleHub::Reader::Reader(ConsoleHub& hub) : hub_(hub) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -44,8 +45,9 @@ class ConsoleHub final : public ConsoleOutput {
     /// Any thread.
     void console_output(ConstByteSpan bytes) override;
 
-    /// Becomes readable a few milliseconds after new output while there are readers, so that a
-    /// guest that prints single bytes does not cause a wake-up for each.
+    /// Becomes readable when there is new output for readers, but no sooner than a few milliseconds
+    /// after the last acknowledge(), so that a guest that prints single bytes does not cause a
+    /// wake-up for each.
     int ready_fd() const { return timer_.get(); }
     /// To be called when ready_fd() is readable, before reading.
     void acknowledge();
@@ -59,6 +61,7 @@ class ConsoleHub final : public ConsoleOutput {
     uint64_t written_ = 0;  // bytes ever; byte i is at ring_[i % kScrollback]
     uint32_t readers_ = 0;
     bool armed_ = false;
+    std::chrono::steady_clock::time_point next_;  // when readers may be woken again
 };
 
 }  // namespace ivmm

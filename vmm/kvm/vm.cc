@@ -27,16 +27,8 @@ Result<std::unique_ptr<Vm>> Vm::create(const Kvm& kvm, const GuestMemory& memory
     IVMM_ASSIGN(auto fd, create_vm(kvm));
     auto vm = std::unique_ptr<Vm>(new Vm(kvm, std::move(fd)));
 
-    // Where KVM keeps pages of its own; below the firmware's place, away from RAM and devices.
-    uint64_t identity_map = layout::kKvmIdentityMap;
-    IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_SET_IDENTITY_MAP_ADDR, &identity_map));
-    IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_SET_TSS_ADDR, layout::kKvmTss));
-    IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_CREATE_IRQCHIP, 0));
-    kvm_pit_config pit{};
-    // The speaker's port is answered by KVM, so that reads of it cost no exit to us.
-    pit.flags = KVM_PIT_SPEAKER_DUMMY;
-    IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_CREATE_PIT2, &pit));
-
+    // Before the interrupt controllers: what KVM frees while it sets them up is freed by SRCU with
+    // no hurry, and a change of the memory would have to wait for that, some milliseconds.
     uint32_t slot = 0;
     for (const auto& region : memory.regions()) {
         kvm_userspace_memory_region kvm_region{};
@@ -46,6 +38,16 @@ Result<std::unique_ptr<Vm>> Vm::create(const Kvm& kvm, const GuestMemory& memory
         kvm_region.userspace_addr = memory.host_address(region);
         IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_SET_USER_MEMORY_REGION, &kvm_region));
     }
+
+    // Where KVM keeps pages of its own; below the firmware's place, away from RAM and devices.
+    uint64_t identity_map = layout::kKvmIdentityMap;
+    IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_SET_IDENTITY_MAP_ADDR, &identity_map));
+    IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_SET_TSS_ADDR, layout::kKvmTss));
+    IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_CREATE_IRQCHIP, 0));
+    kvm_pit_config pit{};
+    // The speaker's port is answered by KVM, so that reads of it cost no exit to us.
+    pit.flags = KVM_PIT_SPEAKER_DUMMY;
+    IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_CREATE_PIT2, &pit));
     return vm;
 }
 
