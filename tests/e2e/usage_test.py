@@ -162,7 +162,8 @@ class LifeTest(unittest.TestCase):
         guest = self.start()
         os.kill(guest.status()["pid"], signal.SIGKILL)
         self.assertEqual(guest.wait_end(), FAILED)
-        self.assertNotIn("life", self.workspace.ivmm("ls").stdout)
+        self.assertTrue(harness.eventually(
+            lambda: "life" not in self.workspace.ivmm("ls").stdout, 10))
         self.start().close()
         self.assertTrue(harness.eventually(self.gone, 10))
 
