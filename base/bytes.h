@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <ranges>
 #include <span>
 #include <type_traits>
 
@@ -18,13 +19,19 @@ static_assert(std::endian::native == std::endian::little);
 using ByteSpan = std::span<std::byte>;
 using ConstByteSpan = std::span<const std::byte>;
 
+/// What its own bytes say all about: no pointer, and no span or string_view, whose bytes are an
+/// address and not what it shows. (std::array and arrays hold what they show.)
 template <class T>
-requires std::is_trivially_copyable_v<T> ConstByteSpan bytes_of(const T& value) {
+concept PlainValue = std::is_trivially_copyable_v<T> && !std::is_pointer_v<T> &&
+                     !std::ranges::enable_borrowed_range<std::remove_cv_t<T>>;
+
+template <PlainValue T>
+ConstByteSpan bytes_of(const T& value) {
     return std::as_bytes(std::span<const T, 1>(&value, 1));
 }
 
-template <class T>
-requires std::is_trivially_copyable_v<T> ByteSpan writable_bytes_of(T& value) {
+template <PlainValue T>
+ByteSpan writable_bytes_of(T& value) {
     return std::as_writable_bytes(std::span<T, 1>(&value, 1));
 }
 
@@ -43,9 +50,9 @@ inline void store_le(ByteSpan bytes, uint64_t value) {
 }
 
 /// Reads a T at an offset; the caller has checked the bounds.
-template <class T>
-requires std::is_trivially_copyable_v<T> T load_at(ConstByteSpan bytes, size_t offset) {
-    T value;
+template <PlainValue T>
+T load_at(ConstByteSpan bytes, size_t offset) {
+    T value{};
     std::memcpy(&value, bytes.subspan(offset, sizeof(T)).data(), sizeof(T));
     return value;
 }

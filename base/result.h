@@ -38,6 +38,11 @@ struct Unexpected {
     Error error;
 };
 
+/// The text of an errno.
+inline std::string error_text(int code) {
+    return std::strerror(code);  // NOLINT(concurrency-mt-unsafe): safe in glibc since 2.32
+}
+
 template <class... Args>
 [[nodiscard]] Unexpected fail(fmt::format_string<Args...> format, Args&&... args) {
     return {{ErrorKind::kFailed, 0, fmt::format(format, std::forward<Args>(args)...)}};
@@ -54,7 +59,7 @@ template <class... Args>
 [[nodiscard]] Unexpected fail_errno(fmt::format_string<Args...> format, Args&&... args) {
     const int code = errno;
     return {{ErrorKind::kFailed, code,
-             fmt::format(format, std::forward<Args>(args)...) + ": " + std::strerror(code)}};
+             fmt::format(format, std::forward<Args>(args)...) + ": " + error_text(code)}};
 }
 
 template <class T>
@@ -121,9 +126,11 @@ inline Unexpected annotate(Error error, std::string_view context) {
     } while (false)
 
 /// `IVMM_ASSIGN(auto x, expression);` binds the value, or returns the error.
+/// (A declaration cannot be in parentheses.)
 #define IVMM_ASSIGN(declaration, expression)                                               \
     auto IVMM_CONCAT(ivmm_result_, __LINE__) = (expression);                               \
     if (!IVMM_CONCAT(ivmm_result_, __LINE__)) {                                            \
         return ::ivmm::Unexpected{std::move(IVMM_CONCAT(ivmm_result_, __LINE__)).error()}; \
     }                                                                                      \
-    declaration = *std::move(IVMM_CONCAT(ivmm_result_, __LINE__))
+    declaration = *std::move(/* NOLINT(bugprone-macro-parentheses) */                      \
+                             IVMM_CONCAT(ivmm_result_, __LINE__))

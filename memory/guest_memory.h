@@ -66,7 +66,7 @@ class GuestMemory {
 
     template <class T>
     [[nodiscard]] std::optional<T> read(Gpa start) const {
-        T value;
+        T value{};
         if (!read(start, writable_bytes_of(value))) {
             return std::nullopt;
         }

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
-#include <cstring>
 #include <tuple>
 
 #include "base/checked.h"
@@ -362,7 +361,7 @@ void VirtioBlk::finish(const std::vector<BlockBackend::Completion>& completions)
         if (completion.error != 0) {
             throttle_.warning("disk {}: {} of {} bytes at {} failed: {}", backend_->name(),
                               operation_name(done.operation), done.length, done.offset,
-                              std::strerror(completion.error));
+                              error_text(completion.error));
         }
         if (activation_) {
             const bool ok = completion.error == 0;
@@ -373,7 +372,8 @@ void VirtioBlk::finish(const std::vector<BlockBackend::Completion>& completions)
         free_.push_back(static_cast<size_t>(completion.token));
     }
     if (activation_) {
-        for (uint16_t i = 0; i < activation_->queues.size(); ++i) {
+        const auto queues = static_cast<uint16_t>(activation_->queues.size());
+        for (uint16_t i = 0; i < queues; ++i) {
             activation_->driver->publish(i);
         }
     }

@@ -14,7 +14,6 @@ namespace ivmm {
 /// Without state.
 class KeyboardController final : public BusDevice {
  public:
-    static constexpr uint64_t kPortBase = 0x60;
     static constexpr uint64_t kPortCount = 5;
     // Offsets of the ports; those between them belong to others.
     static constexpr uint64_t kData = 0;

@@ -11,7 +11,6 @@ namespace ivmm {
 /// itself (ACPI 6.4, 4.8.3.6 reset register and 4.8.3.7 sleep control and status). Without state.
 class PowerControl final : public BusDevice {
  public:
-    static constexpr uint64_t kPortBase = 0x600;
     static constexpr uint64_t kPortCount = 3;
     // Offsets of the registers, each one byte.
     static constexpr uint64_t kSleepControl = 0;

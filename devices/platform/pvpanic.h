@@ -11,7 +11,6 @@ namespace ivmm {
 /// guest handles itself (it has loaded a crash kernel) is accepted and is no event. Without state.
 class PvPanic final : public BusDevice {
  public:
-    static constexpr uint64_t kPortBase = 0x505;
     static constexpr uint64_t kPortCount = 1;
     static constexpr uint8_t kPanicked = 0x01;
     static constexpr uint8_t kCrashLoaded = 0x02;

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstring>
 
 namespace ivmm::virtio {
 namespace {
@@ -61,7 +60,7 @@ uint32_t VirtioRng::fill(const Chain& chain) {
             std::span(random).first(std::min<size_t>(random.size(), length - written));
         if (::getrandom(piece.data(), piece.size(), GRND_NONBLOCK) !=
             static_cast<ssize_t>(piece.size())) {
-            throttle_.warning("virtio-rng: the host has no random bytes: {}", std::strerror(errno));
+            throttle_.warning("virtio-rng: the host has no random bytes: {}", error_text(errno));
             break;
         }
         [[maybe_unused]] const bool there = out.write(piece);

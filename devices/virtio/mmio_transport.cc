@@ -71,7 +71,7 @@ Result<void> MmioTransport::watch_notifications() {
     }
     Result<void> result;
     loop_.call([&] {
-        for (uint16_t i = 0; i < queues_.size() && result; ++i) {
+        for (uint16_t i = 0; i < queue_count() && result; ++i) {
             auto watch =
                 loop_.watch(notify_events_[i].fd(), EPOLLIN, [this, i](uint32_t) { on_notify(i); });
             if (watch) {
@@ -267,7 +267,7 @@ void MmioTransport::write_queue_ready(Queue& queue, uint32_t value) {
         queue.reset();
         if (active_ && !frozen_) {
             device_->thaw();
-            for (uint16_t i = 0; i < queues_.size(); ++i) {
+            for (uint16_t i = 0; i < queue_count(); ++i) {
                 kick_later(i);
             }
         }
@@ -303,7 +303,7 @@ void MmioTransport::write_status(uint32_t value) {
         status_ |= kDriverOk;
         activate();
         // A driver may have filled a queue and not notified us, as nobody listened.
-        for (uint16_t i = 0; i < queues_.size(); ++i) {
+        for (uint16_t i = 0; i < queue_count(); ++i) {
             kick_later(i);
         }
     }
@@ -381,7 +381,7 @@ void MmioTransport::freeze() {
     }
     device_->freeze();
     // A device may leave publishing to the end of its round, which may be now.
-    for (uint16_t i = 0; i < queues_.size(); ++i) {
+    for (uint16_t i = 0; i < queue_count(); ++i) {
         publish(i);
     }
 }
@@ -398,7 +398,7 @@ void MmioTransport::thaw() {
     // Notifications and interrupts that were under way at the time of a save are lost to whoever
     // was restored from it. Both sides must cope with one too many, so each gets one.
     if (active_) {
-        for (uint16_t i = 0; i < queues_.size(); ++i) {
+        for (uint16_t i = 0; i < queue_count(); ++i) {
             kick_later(i);
         }
         raise(needs_reset() ? VIRTIO_MMIO_INT_CONFIG : VIRTIO_MMIO_INT_VRING);

@@ -63,7 +63,7 @@ class MmioTransport final : public BusDevice, public Suspendable, private Driver
     ~MmioTransport() override;
 
     Device& device() { return *device_; }
-    size_t queue_count() const { return queues_.size(); }
+    uint16_t queue_count() const { return static_cast<uint16_t>(queues_.size()); }
     /// Signalled when the guest writes the queue's number to QueueNotify: for KVM_IOEVENTFD.
     const EventFd& notify_event(size_t queue) const { return notify_events_[queue]; }
     /// Offset of the QueueNotify register in the window.

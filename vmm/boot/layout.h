@@ -75,21 +75,11 @@ inline constexpr uint8_t kIoApicId = kMaxCpus;
 
 // --- I/O ports.
 
-inline constexpr uint16_t kSerialPort = 0x3f8;  ///< COM1
-inline constexpr uint16_t kSerialPortSize = 8;
+inline constexpr uint16_t kSerialPort = 0x3f8;   ///< COM1
 inline constexpr uint16_t kPvpanicPort = 0x505;  ///< where QEMU has it
-/// The ACPI sleep control and sleep status registers and a reset register (any free ports).
+/// The registers of PowerControl (devices/platform/power.h), on any free ports.
 inline constexpr uint16_t kPowerPorts = 0x600;
-inline constexpr uint16_t kSleepControlPort = kPowerPorts;
-inline constexpr uint16_t kSleepStatusPort = kPowerPorts + 1;
-inline constexpr uint16_t kResetPort = kPowerPorts + 2;
-inline constexpr uint16_t kPowerPortsSize = 3;
-/// Written to the reset port: the machine is reset.
-inline constexpr uint8_t kResetValue = 1;
-/// SLP_TYP of S5 (soft off) in the sleep control register, bits 2 to 4; SLP_EN is bit 5.
-inline constexpr uint8_t kSleepTypeOff = 5;
 /// The keyboard controller exists only for its reset line.
-inline constexpr uint16_t kI8042DataPort = 0x60;
-inline constexpr uint16_t kI8042CommandPort = 0x64;
+inline constexpr uint16_t kKeyboardPorts = 0x60;
 
 }  // namespace ivmm::layout

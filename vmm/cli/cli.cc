@@ -1,5 +1,7 @@
 #include "vmm/cli/cli.h"
 
+#include <CLI/CLI.hpp>
+
 #include "base/log.h"
 #include "vmm/control/version.h"
 

@@ -2,13 +2,16 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <functional>
 #include <string>
 #include <string_view>
 
 #include "base/result.h"
+
+namespace CLI {
+class App;  // CLI11 takes seconds to compile: its users alone include it
+}
 
 /// The command line. Exit codes: 0 ok, 1 failed, 2 bad usage or unusable host.
 namespace ivmm::cli {

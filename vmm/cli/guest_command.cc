@@ -1,5 +1,6 @@
 #include "vmm/cli/guest_command.h"
 
+#include <CLI/CLI.hpp>
 #include <memory>
 
 #include "vmm/config/validate.h"

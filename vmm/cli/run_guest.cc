@@ -31,9 +31,10 @@ int wait_for_process(pid_t process, const std::string& guest) {
     }
     // Nobody else tidies up after it before the name is used again.
     static_cast<void>(RuntimeDir::find().running());
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): safe in glibc since 2.32
+    const char* const signal = ::strsignal(WTERMSIG(status));
     return cli::report({ErrorKind::kFailed, 0,
-                        fmt::format("the process of guest '{}' was killed: {}", guest,
-                                    ::strsignal(WTERMSIG(status)))});
+                        fmt::format("the process of guest '{}' was killed: {}", guest, signal)});
 }
 
 int start_detached(pid_t process, UniqueFd socket, const std::string& guest) {

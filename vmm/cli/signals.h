@@ -23,7 +23,7 @@ class EndSignals {
     static bool take(int fd);
 
  private:
-    sigset_t before_;
+    sigset_t before_{};
     struct sigaction pipe_before_ {};
 };
 

@@ -14,8 +14,6 @@
 #include "vmm/config/validate.h"
 
 // Compiled in here, without exceptions: the shared library would have to be loaded at every start.
-#undef TOML_SHARED_LIB
-#undef TOML_HEADER_ONLY
 #define TOML_HEADER_ONLY 1
 #define TOML_EXCEPTIONS 0
 #include <toml++/toml.h>
@@ -153,13 +151,13 @@ class TableReader {
 };
 
 Result<std::string> read_file(const std::string& path) {
-    const auto cannot_read = [&](const char* reason) {
+    const auto cannot_read = [&](std::string_view reason) {
         return fail_as(ErrorKind::kUsage, "guest file '{}': {}", path, reason);
     };
     // Non-blocking, so that a FIFO does not make us wait for a writer.
     const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (!fd) {
-        return cannot_read(std::strerror(errno));
+        return cannot_read(error_text(errno));
     }
     struct stat info {};
     if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -171,7 +169,7 @@ Result<std::string> read_file(const std::string& path) {
     while (true) {
         const ssize_t n = ::read(fd.get(), buffer.data(), buffer.size());
         if (n < 0) {
-            return cannot_read(std::strerror(errno));
+            return cannot_read(error_text(errno));
         }
         if (n == 0) {
             return text;

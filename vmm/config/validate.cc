@@ -38,13 +38,13 @@ bool is_printable(char c) {
 Result<struct stat> check_file(std::string_view what, const std::string& path, int mode) {
     struct stat info {};
     if (::stat(path.c_str(), &info) != 0) {
-        return usage("{} '{}': {}", what, path, std::strerror(errno));
+        return usage("{} '{}': {}", what, path, error_text(errno));
     }
     if (S_ISDIR(info.st_mode)) {
         return usage("{} '{}': is a directory, not a file", what, path);
     }
     if (::access(path.c_str(), mode) != 0) {
-        return usage("{} '{}': {}", what, path, std::strerror(errno));
+        return usage("{} '{}': {}", what, path, error_text(errno));
     }
     return info;
 }
@@ -81,6 +81,7 @@ Result<void> check_disks(const std::vector<DiskConfig>& disks) {
         bool block;
         dev_t device;
         ino_t inode;
+        // NOLINTNEXTLINE(modernize-use-nullptr): it takes the generated comparison's 0 for ours
         auto operator<=>(const Identity&) const = default;
     };
     std::set<Identity> seen;

@@ -61,7 +61,7 @@ void ControlServer::accept() {
         if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
             // Out of descriptors: until a client has gone, trying again would not help.
             listener_watch_.set_events(0);
-            log::warning("control socket: cannot accept a client: {}", std::strerror(errno));
+            log::warning("control socket: cannot accept a client: {}", error_text(errno));
         }
         return;
     }

@@ -132,7 +132,7 @@ Result<void> RuntimeDir::create() const {
         return fail_as(ErrorKind::kHost,
                        "cannot create the folder '{}': {}; set XDG_RUNTIME_DIR to one that you "
                        "may write to",
-                       path_, std::strerror(code));
+                       path_, error_text(code));
     }
     return check();
 }
@@ -159,7 +159,7 @@ Result<GuestLock> RuntimeDir::lock(const std::string& name) const {
         UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
         if (!file) {
             const int code = errno;
-            return fail_as(ErrorKind::kHost, "cannot open '{}': {}", path, std::strerror(code));
+            return fail_as(ErrorKind::kHost, "cannot open '{}': {}", path, error_text(code));
         }
         if (try_lock(file.get())) {
             if (!is_same_file(file.get(), path)) {
@@ -213,6 +213,7 @@ Result<std::vector<std::string>> RuntimeDir::running() const {
         return names;
     }
     IVMM_TRY(check());
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody else reads this stream
     while (const dirent* const entry = ::readdir(folder.get())) {
         const std::string_view file_name = entry->d_name;
         if (!file_name.ends_with(kLockSuffix)) {

@@ -47,7 +47,7 @@ Unexpected no_kvm(int code) {
             break;
     }
     return {{ErrorKind::kHost, code,
-             fmt::format("cannot open /dev/kvm: {}{}", std::strerror(code), remedy)}};
+             fmt::format("cannot open /dev/kvm: {}{}", error_text(code), remedy)}};
 }
 
 }  // namespace

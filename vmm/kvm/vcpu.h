@@ -66,6 +66,7 @@ class Vcpu {
 
     uint32_t id() const { return id_; }
     int fd() const { return fd_.get(); }
+    const Vm& vm() const { return vm_; }
 
     /// Runs guest code until an exit; KVM_EXIT_INTR when it was interrupted, and then everything
     /// that the previous exit had left undone is done.

@@ -54,9 +54,9 @@ Result<Tap> open_tap(const NetConfig& config) {
 Result<std::unique_ptr<DeviceSet>> DeviceSet::create(const GuestConfig& config, Vm& vm,
                                                      GuestMemory& memory, EventLoop& loop,
                                                      ConsoleOutput& output,
-                                                     PlatformEventCallback on_event) {
+                                                     const PlatformEventCallback& on_event) {
     auto set = std::unique_ptr<DeviceSet>(new DeviceSet(vm, memory, loop));
-    IVMM_TRY(set->add_platform(output, std::move(on_event)));
+    IVMM_TRY(set->add_platform(output, on_event));
     for (const auto& disk : config.disks) {
         IVMM_TRY(set->add_disk(disk, config.cpus));
     }
@@ -73,7 +73,7 @@ Result<std::unique_ptr<DeviceSet>> DeviceSet::create(const GuestConfig& config, 
     return set;
 }
 
-Result<void> DeviceSet::add_platform(ConsoleOutput& output, PlatformEventCallback on_event) {
+Result<void> DeviceSet::add_platform(ConsoleOutput& output, const PlatformEventCallback& on_event) {
     IVMM_ASSIGN(auto interrupt, vm_.interrupt_line(layout::kSerialGsi));
     auto serial = std::make_unique<Serial>("serial0", *interrupt, output);
     interrupts_.push_back(std::move(interrupt));
@@ -89,7 +89,7 @@ Result<void> DeviceSet::add_platform(ConsoleOutput& output, PlatformEventCallbac
         return added;
     };
     IVMM_TRY(add(std::make_unique<PowerControl>(on_event), layout::kPowerPorts));
-    IVMM_TRY(add(std::make_unique<KeyboardController>(on_event), layout::kI8042DataPort));
+    IVMM_TRY(add(std::make_unique<KeyboardController>(on_event), layout::kKeyboardPorts));
     IVMM_TRY(add(std::make_unique<PvPanic>(on_event), layout::kPvpanicPort));
     return {};
 }

@@ -25,7 +25,7 @@ class DeviceSet {
     static Result<std::unique_ptr<DeviceSet>> create(const GuestConfig& config, Vm& vm,
                                                      GuestMemory& memory, EventLoop& loop,
                                                      ConsoleOutput& output,
-                                                     PlatformEventCallback on_event);
+                                                     const PlatformEventCallback& on_event);
 
     const Bus& ports() const { return ports_; }
     const Bus& mmio() const { return mmio_; }
@@ -42,7 +42,7 @@ class DeviceSet {
  private:
     DeviceSet(Vm& vm, GuestMemory& memory, EventLoop& loop)
         : vm_(vm), memory_(memory), loop_(loop) {}
-    Result<void> add_platform(ConsoleOutput& output, PlatformEventCallback on_event);
+    Result<void> add_platform(ConsoleOutput& output, const PlatformEventCallback& on_event);
     Result<void> add_disk(const DiskConfig& config, uint32_t queues);
     Result<void> add_net(const NetConfig& config, std::string_view guest);
     Result<void> add_console(ConsoleOutput& output);

@@ -82,6 +82,11 @@ std::string describe_internal_error(Vcpu& vcpu, const GuestMemory& memory) {
     }
     auto message = fmt::format("KVM cannot emulate an instruction of the guest: {}, instruction {}",
                                where, hex(position.instruction));
+    if (vcpu.vm().kvm().host_kind() == HostKind::kKvmPvm) {
+        message +=
+            " (a kvm_pvm host emulates the code of guest kernels and does not know every "
+            "instruction: use a kernel that avoids this one, or a host with kvm_intel or kvm_amd)";
+    }
     return message;
 }
 

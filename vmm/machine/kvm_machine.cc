@@ -39,9 +39,9 @@ Result<void> KvmMachine::build(const GuestConfig& config, ConsoleOutput& output)
 
     for (uint32_t id = 0; id < config.cpus; ++id) {
         IVMM_ASSIGN(auto vcpu, Vcpu::create(*vm_, id, config.cpus));
-        vcpus_.push_back(std::make_unique<VcpuRunner>(
-            std::move(vcpu), devices_->ports(), devices_->mmio(), *memory_,
-            [this](Ending ending) { end(std::move(ending)); }));
+        vcpus_.push_back(
+            std::make_unique<VcpuRunner>(std::move(vcpu), devices_->ports(), devices_->mmio(),
+                                         *memory_, [this](const Ending& ending) { end(ending); }));
     }
     return {};
 }
@@ -125,7 +125,7 @@ void KvmMachine::stop() {
     end({Ending::Reason::kStopped, "stopped"});
 }
 
-void KvmMachine::end(Ending ending) {
+void KvmMachine::end(const Ending& ending) {
     if (ended_.exchange(true)) {
         return;
     }
@@ -133,7 +133,9 @@ void KvmMachine::end(Ending ending) {
     for (auto& vcpu : vcpus_) {
         vcpu->stop();
     }
-    on_end_(ending);
+    if (on_end_) {
+        on_end_(ending);
+    }
 }
 
 void KvmMachine::on_platform_event(PlatformEvent event) {

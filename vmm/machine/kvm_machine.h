@@ -35,7 +35,7 @@ class KvmMachine final : public Machine {
     Result<void> build(const GuestConfig& config, ConsoleOutput& output);
     Result<void> load(const GuestConfig& config);
     /// Any thread; the first call decides how the guest has ended.
-    void end(Ending ending);
+    void end(const Ending& ending);
     void on_platform_event(PlatformEvent event);
 
     // In the order in which they depend on each other.

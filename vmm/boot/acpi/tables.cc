@@ -9,6 +9,8 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "devices/platform/power.h"
+#include "devices/serial/serial.h"
 #include "vmm/boot/acpi/aml.h"
 #include "vmm/boot/layout.h"
 
@@ -65,7 +67,7 @@ Bytes processor(uint32_t cpu) {
 
 Bytes serial_port() {
     const auto resources =
-        aml::resource_template({aml::io_ports(layout::kSerialPort, layout::kSerialPortSize),
+        aml::resource_template({aml::io_ports(layout::kSerialPort, Serial::kPortCount),
                                 aml::edge_interrupt(layout::kSerialGsi)});
     return aml::device("COM1", {aml::name("_HID", aml::eisa_id("PNP0501")),
                                 aml::name("_UID", aml::integer(0)), aml::name("_CRS", resources)});
@@ -97,8 +99,8 @@ Bytes make_dsdt(uint32_t cpus, uint32_t virtio_devices) {
         devices = aml::join({devices, virtio_device(i)});
     }
     // What SLP_TYP of the sleep control register must be to switch off (7.4.2).
-    const auto off = aml::package(
-        {aml::integer(layout::kSleepTypeOff), aml::integer(0), aml::integer(0), aml::integer(0)});
+    const auto off = aml::package({aml::integer(PowerControl::kSleepTypeOff), aml::integer(0),
+                                   aml::integer(0), aml::integer(0)});
     Bytes table = aml::join({begin_table("DSDT", 2, kHeaderSize), aml::scope("\\_SB", devices),
                              aml::name("\\_S5", off)});
     finish_table(table);
@@ -170,12 +172,12 @@ Bytes make_fadt(Gpa dsdt) {
     put(table, 112, 4,
         kWbinvd | kC1OnAll | kNoFixedPowerButton | kNoFixedSleepButton | kResetRegister |
             kHeadless | kHardwareReduced);
-    put_register(116, layout::kResetPort);
-    put(table, 128, 1, layout::kResetValue);
+    put_register(116, layout::kPowerPorts + PowerControl::kReset);
+    put(table, 128, 1, PowerControl::kResetValue);
     put(table, 131, 1, 3);  // minor revision
     put(table, 140, 8, dsdt);
-    put_register(244, layout::kSleepControlPort);
-    put_register(256, layout::kSleepStatusPort);
+    put_register(244, layout::kPowerPorts + PowerControl::kSleepControl);
+    put_register(256, layout::kPowerPorts + PowerControl::kSleepStatus);
     put_text(table, 268, kOemTableId);  // hypervisor vendor
     finish_table(table);
     return table;
