@@ -38,6 +38,13 @@ TEST(Cmdline, AcpiOffIsAWord) {
     EXPECT_FALSE(disables_acpi(""));
 }
 
+TEST(Cmdline, VirtioConsoleIsAWord) {
+    EXPECT_TRUE(uses_virtio_console("quiet console=hvc0"));
+    EXPECT_FALSE(uses_virtio_console("quiet console=ttyS0"));
+    EXPECT_FALSE(uses_virtio_console("netconsole=hvc0"));
+    EXPECT_FALSE(uses_virtio_console(""));
+}
+
 TEST(Cmdline, KvmPvmWordsOnlyThere) {
     EXPECT_EQ(line({}).find("clearcpuid"), std::string::npos);
     const std::string pvm = line({.user = "", .kvm_pvm = true});

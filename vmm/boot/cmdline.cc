@@ -57,6 +57,10 @@ bool disables_acpi(std::string_view user) {
     return false;
 }
 
+bool uses_virtio_console(std::string_view user) {
+    return has_parameter(user, "console=hvc0");
+}
+
 Result<std::string> build_cmdline(const CmdlineSpec& spec) {
     assert(spec.virtio_devices <= layout::kMaxVirtioDevices);
     // Ours come first: of two equal parameters Linux mostly takes the last, and what follows a

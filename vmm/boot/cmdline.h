@@ -18,6 +18,9 @@ struct CmdlineSpec {
 /// Whether the user has switched ACPI off in the kernel ("acpi=off").
 bool disables_acpi(std::string_view user);
 
+/// Whether the user has made the virtio console the guest's ("console=hvc0").
+bool uses_virtio_console(std::string_view user);
+
 /// The kernel command line: what a kernel needs to know of this machine and the user has not said,
 /// then the user's part. kUsage if it is too long.
 Result<std::string> build_cmdline(const CmdlineSpec& spec);

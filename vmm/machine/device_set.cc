@@ -14,6 +14,7 @@
 #include "devices/rng/virtio_rng.h"
 #include "devices/serial/serial.h"
 #include "net/tap.h"
+#include "vmm/boot/cmdline.h"
 #include "vmm/boot/layout.h"
 #include "vmm/net/tap_backend.h"
 
@@ -65,7 +66,7 @@ Result<std::unique_ptr<DeviceSet>> DeviceSet::create(const GuestConfig& config, 
     }
     // Only where the guest makes it its console: a guest that finds two of them starts a login on
     // each, and both would talk on the same terminal.
-    if (config.cmdline.find("console=hvc0") != std::string::npos) {
+    if (uses_virtio_console(config.cmdline)) {
         IVMM_TRY(set->add_console(output));
     }
     IVMM_TRY(set->add_virtio("rng0", "virtio-rng", "getrandom",
