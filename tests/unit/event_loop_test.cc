@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <sys/epoll.h>
 
+#include <latch>
+#include <numeric>
+
 #include "tests/support/fake_driver.h"
 
 namespace ivmm {
@@ -72,6 +75,8 @@ TEST(EventLoopTest, AWatchMayRemoveItselfAndOthersInACallback) {
 TEST(EventLoopTest, RunsTasksInOrderAndThoseThatTasksPost) {
     auto thread = *LoopThread::start("test-loop");
     std::vector<int> order;
+    std::latch all_posted(1);
+    thread->loop().post([&] { all_posted.wait(); });
     for (int i = 0; i < 100; ++i) {
         thread->loop().post([&, i] {
             order.push_back(i);
@@ -80,10 +85,12 @@ TEST(EventLoopTest, RunsTasksInOrderAndThoseThatTasksPost) {
             }
         });
     }
+    all_posted.count_down();
     thread->loop().call([] {});
     thread->loop().call([] {});
-    ASSERT_EQ(order.size(), 101U);
-    EXPECT_EQ(order[1], 1);
+    std::vector<int> expected(101);
+    std::iota(expected.begin(), expected.end(), 0);
+    EXPECT_EQ(order, expected);
 }
 
 TEST(EventLoopTest, CallRunsOnTheLoopsThreadAndWaits) {
