@@ -10,7 +10,7 @@
 #include <utility>
 #include <variant>
 
-/// Result<T>: a value or the reason why there is none. The interface is a subset of
+/// Result<T, E>: a value or the reason why there is none. The interface is a subset of
 /// std::expected, which the compilers that we support do not have yet.
 namespace ivmm {
 
@@ -33,10 +33,20 @@ constexpr int exit_code(ErrorKind kind) {
     return kind == ErrorKind::kFailed ? 1 : 2;
 }
 
-/// Carries an error into a Result<T> of any T.
-struct Unexpected {
-    Error error;
+/// The errno that answers a system call, where the caller of the call is the one to act: cheap to
+/// make and to pass on.
+struct Errno {
+    int code = 0;
 };
+
+/// Carries an error into a Result<T, E> of any T.
+template <class E>
+struct UnexpectedError {
+    E error;
+};
+template <class E>
+UnexpectedError(E) -> UnexpectedError<E>;
+using Unexpected = UnexpectedError<Error>;
 
 /// The text of an errno.
 inline std::string error_text(int code) {
@@ -62,13 +72,23 @@ template <class... Args>
              fmt::format(format, std::forward<Args>(args)...) + ": " + error_text(code)}};
 }
 
-template <class T>
+/// An errno, as the error of a Result<T, Errno>.
+[[nodiscard]] inline UnexpectedError<Errno> posix_error(int code) {
+    return {Errno{code}};
+}
+/// The errno of the system call that has just failed.
+[[nodiscard]] inline UnexpectedError<Errno> last_posix_error() {
+    return posix_error(errno);
+}
+
+template <class T, class E = Error>
 class [[nodiscard]] Result {
  public:
     using value_type = T;
 
     Result(T value) : content_(std::in_place_index<0>, std::move(value)) {}
-    Result(Unexpected unexpected) : content_(std::in_place_index<1>, std::move(unexpected.error)) {}
+    Result(UnexpectedError<E> unexpected)
+        : content_(std::in_place_index<1>, std::move(unexpected.error)) {}
 
     bool has_value() const { return content_.index() == 0; }
     explicit operator bool() const { return has_value(); }
@@ -79,32 +99,36 @@ class [[nodiscard]] Result {
     T* operator->() { return &std::get<0>(content_); }
     const T* operator->() const { return &std::get<0>(content_); }
 
-    Error& error() & { return std::get<1>(content_); }
-    const Error& error() const& { return std::get<1>(content_); }
-    Error&& error() && { return std::get<1>(std::move(content_)); }
+    E& error() & { return std::get<1>(content_); }
+    const E& error() const& { return std::get<1>(content_); }
+    E&& error() && { return std::get<1>(std::move(content_)); }
 
  private:
-    std::variant<T, Error> content_;
+    std::variant<T, E> content_;
 };
 
-template <>
-class [[nodiscard]] Result<void> {
+template <class E>
+class [[nodiscard]] Result<void, E> {
  public:
     using value_type = void;
 
     Result() = default;
-    Result(Unexpected unexpected) : error_(std::move(unexpected.error)) {}
+    Result(UnexpectedError<E> unexpected) : error_(std::move(unexpected.error)) {}
 
     bool has_value() const { return !error_.has_value(); }
     explicit operator bool() const { return has_value(); }
 
-    Error& error() & { return *error_; }
-    const Error& error() const& { return *error_; }
-    Error&& error() && { return *std::move(error_); }
+    E& error() & { return *error_; }
+    const E& error() const& { return *error_; }
+    E&& error() && { return *std::move(error_); }
 
  private:
-    std::optional<Error> error_;
+    std::optional<E> error_;
 };
+
+/// What a file system operation gives: a value or the errno of its caller.
+template <class T>
+using PosixResult = Result<T, Errno>;
 
 /// Puts what was being done in front of an error's reason.
 inline Unexpected annotate(Error error, std::string_view context) {
@@ -118,19 +142,19 @@ inline Unexpected annotate(Error error, std::string_view context) {
 #define IVMM_CONCAT(a, b) IVMM_CONCAT_(a, b)
 
 /// Returns the error of a Result<void> expression from the enclosing function.
-#define IVMM_TRY(expression)                                           \
-    do {                                                               \
-        if (auto ivmm_result = (expression); !ivmm_result) {           \
-            return ::ivmm::Unexpected{std::move(ivmm_result).error()}; \
-        }                                                              \
+#define IVMM_TRY(expression)                                                \
+    do {                                                                    \
+        if (auto ivmm_result = (expression); !ivmm_result) {                \
+            return ::ivmm::UnexpectedError{std::move(ivmm_result).error()}; \
+        }                                                                   \
     } while (false)
 
 /// `IVMM_ASSIGN(auto x, expression);` binds the value, or returns the error.
 /// (A declaration cannot be in parentheses.)
-#define IVMM_ASSIGN(declaration, expression)                                               \
-    auto IVMM_CONCAT(ivmm_result_, __LINE__) = (expression);                               \
-    if (!IVMM_CONCAT(ivmm_result_, __LINE__)) {                                            \
-        return ::ivmm::Unexpected{std::move(IVMM_CONCAT(ivmm_result_, __LINE__)).error()}; \
-    }                                                                                      \
-    declaration = *std::move(/* NOLINT(bugprone-macro-parentheses) */                      \
+#define IVMM_ASSIGN(declaration, expression)                                                    \
+    auto IVMM_CONCAT(ivmm_result_, __LINE__) = (expression);                                    \
+    if (!IVMM_CONCAT(ivmm_result_, __LINE__)) {                                                 \
+        return ::ivmm::UnexpectedError{std::move(IVMM_CONCAT(ivmm_result_, __LINE__)).error()}; \
+    }                                                                                           \
+    declaration = *std::move(/* NOLINT(bugprone-macro-parentheses) */                           \
                              IVMM_CONCAT(ivmm_result_, __LINE__))
