@@ -88,16 +88,14 @@ class Workspace:
         shutil.rmtree(self.path)
 
 
-class Guest:
-    """`ivmm run` with its console in a buffer."""
+class Program:
+    """A program that is a guest, with its console in a buffer."""
 
-    def __init__(self, workspace, name, *arguments):
-        self.workspace = workspace
-        self.name = name
+    def __init__(self, argv, environment=None):
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [IVMM, "run", "--name", name, *map(str, arguments)],
-            env=workspace.environment,
+            [*map(str, argv)],
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -129,12 +127,8 @@ class Guest:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
-    def status(self):
-        done = self.workspace.ivmm("status", self.name, "--json")
-        return json.loads(done.stdout)
-
     def wait_end(self, seconds=60):
-        """The exit code of `ivmm run`."""
+        """The exit code of the program."""
         code = self.process.wait(seconds)
         for reader in self._readers:
             reader.join()
@@ -147,6 +141,19 @@ class Guest:
         self.wait_end()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             stream.close()
+
+
+class Guest(Program):
+    """`ivmm run`."""
+
+    def __init__(self, workspace, name, *arguments):
+        super().__init__([IVMM, "run", "--name", name, *arguments], workspace.environment)
+        self.workspace = workspace
+        self.name = name
+
+    def status(self):
+        done = self.workspace.ivmm("status", self.name, "--json")
+        return json.loads(done.stdout)
 
 
 def eventually(condition, seconds=30, interval=0.1):

@@ -1,6 +1,7 @@
 #include "vmm/cli/cli.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "base/log.h"
 #include "vmm/control/version.h"
@@ -14,6 +15,32 @@ constexpr const char* kExamples = R"(Examples:
   ivmm ls
   ivmm stop web
 Exit codes: 0 ok, 1 failed, 2 bad usage or unusable host.)";
+
+/// What is wrong with the arguments, in one line.
+Error usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+    const CLI::App* command = &app;
+    const auto all = [](const CLI::App*) { return true; };
+    std::string path = "ivmm ";
+    int next = 1;
+    while (next < argc) {
+        const auto subs = command->get_subcommands(all);
+        const auto sub = std::find_if(subs.begin(), subs.end(), [&](const CLI::App* candidate) {
+            return candidate->check_name(argv[next]);
+        });
+        if (sub == subs.end()) {
+            break;
+        }
+        command = *sub;
+        path += command->get_name() + " ";
+        ++next;
+    }
+    const bool wants_command = !command->get_subcommands(all).empty();
+    if (wants_command && next < argc && argv[next][0] != '\0' && argv[next][0] != '-') {
+        return {ErrorKind::kUsage, 0,
+                fmt::format("no command '{}'; see `{}--help`", argv[next], path)};
+    }
+    return {ErrorKind::kUsage, 0, fmt::format("{}; see `{}--help`", error.what(), path)};
+}
 
 }  // namespace
 
@@ -45,20 +72,13 @@ int run_command_line(int argc, char** argv) {
     add_resume(app, action);
     add_stop(app, action);
     add_console(app, action);
+    add_overlay(app, action);
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& help_or_version) {
         return app.exit(help_or_version);
     } catch (const CLI::ParseError& error) {
-        const auto given = app.get_subcommands();
-        const std::string_view first = argc > 1 ? argv[1] : "";
-        if (given.empty() && !first.empty() && !first.starts_with('-')) {
-            return report(
-                {ErrorKind::kUsage, 0, fmt::format("no command '{}'; see `ivmm --help`", first)});
-        }
-        return report({ErrorKind::kUsage, 0,
-                       fmt::format("{}; see `ivmm {}--help`", error.what(),
-                                   given.empty() ? "" : given.front()->get_name() + " ")});
+        return report(usage_error(app, error, argc, argv));
     }
     const int code = action();
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {

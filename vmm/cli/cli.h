@@ -30,6 +30,7 @@ void add_pause(CLI::App& app, Action& action);
 void add_resume(CLI::App& app, Action& action);
 void add_stop(CLI::App& app, Action& action);
 void add_console(CLI::App& app, Action& action);
+void add_overlay(CLI::App& app, Action& action);
 
 /// Prints "ivmm: message" on standard error. That may be a terminal that has gone: no errors.
 void say(std::string_view message);

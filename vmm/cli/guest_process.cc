@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "vmm/cli/cli.h"
 #include "vmm/cli/signals.h"
+#include "vmm/cli/standard_files.h"
 #include "vmm/console/console_hub.h"
 #include "vmm/control/control_server.h"
 #include "vmm/control/guest_control.h"
@@ -16,17 +17,6 @@
 
 namespace ivmm {
 namespace {
-
-/// Lets standard descriptors lead to a file instead; to nowhere if it cannot be opened.
-void redirect(const std::string& path, int flags, std::initializer_list<int> descriptors) {
-    UniqueFd file(::open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!file) {
-        file.reset(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    }
-    for (const int descriptor : descriptors) {
-        ::dup2(file.get(), descriptor);
-    }
-}
 
 Result<int> serve_guest(const GuestConfig& config, UniqueFd owner, const MachineFactory& factory) {
     const RuntimeDir runtime = RuntimeDir::find();

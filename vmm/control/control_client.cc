@@ -11,7 +11,7 @@ Result<void> ControlClient::wait(short poll_events, Deadline deadline) {
     const auto left = std::chrono::ceil<Milliseconds>(deadline - now).count();
     pollfd wanted{stream_.fd(), poll_events, 0};
     if (left <= 0 || ::poll(&wanted, 1, static_cast<int>(left)) == 0) {
-        return fail("the guest's process does not answer");
+        return fail("{} does not answer", peer_);
     }
     return {};
 }
@@ -35,7 +35,7 @@ Result<rpc::Json> ControlClient::call(std::string_view method, const rpc::Json& 
     stream_.queue(rpc::make_request(++last_id_, method, params));
     while (stream_.queued() > 0) {
         if (!stream_.flush()) {
-            return fail("the guest's process has ended");
+            return fail("{} has ended", peer_);
         }
         if (stream_.queued() > 0) {
             IVMM_TRY(wait(POLLOUT, deadline));
@@ -44,9 +44,12 @@ Result<rpc::Json> ControlClient::call(std::string_view method, const rpc::Json& 
     while (true) {
         IVMM_ASSIGN(auto message, receive(deadline));
         if (!message) {
-            return fail("the guest's process has ended");
+            return fail("{} has ended", peer_);
         }
         if (!message->method.empty()) {
+            if (on_event_) {
+                on_event_(*message);
+            }
             last_event_ = std::move(message);
         } else if (message->error) {
             return fail("{}", *message->error);

@@ -18,15 +18,21 @@ class ControlClient {
     using Milliseconds = std::chrono::milliseconds;
     static constexpr Milliseconds kPatience{10'000};
 
-    /// Takes a connected socket.
-    explicit ControlClient(UniqueFd socket) : stream_(std::move(socket)) {}
+    /// Takes a connected socket. `peer` is what error messages call the process at the other end.
+    explicit ControlClient(UniqueFd socket, std::string peer = "the guest's process")
+        : stream_(std::move(socket)), peer_(std::move(peer)) {}
+
+    /// Is called with every notification that comes while call() waits.
+    void on_event(std::function<void(const rpc::Message&)> handler) {
+        on_event_ = std::move(handler);
+    }
 
     /// Calls a method and waits for its answer. Notifications that come before it are kept.
-    /// Errors: the guest's process says no, is gone, or does not answer in time.
+    /// Errors: the process says no, is gone, or does not answer in time.
     Result<rpc::Json> call(std::string_view method, const rpc::Json& params = rpc::Json::object(),
                            Milliseconds patience = kPatience);
 
-    /// Waits until the guest's process closes the connection, which it does when it has released
+    /// Waits until the process closes the connection, which it does when it has released
     /// all it had. Returns the last notification of this name, if there was one.
     Result<std::optional<rpc::Json>> wait_for_end(std::string_view event, Milliseconds patience);
 
@@ -37,6 +43,8 @@ class ControlClient {
     Result<void> wait(short poll_events, Deadline deadline);
 
     LineStream stream_;
+    std::string peer_;
+    std::function<void(const rpc::Message&)> on_event_;
     std::optional<rpc::Message> last_event_;
     int last_id_ = 0;
 };

@@ -29,7 +29,12 @@ void ControlConnection::on_events(uint32_t events) {
     if (events & EPOLLOUT) {
         flush();
     }
-    if (!ending_ && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && stream_.queued() < kOutputMark) {
+    if (held_ && (events & (EPOLLHUP | EPOLLERR)) != 0) {
+        broken_ = true;  // the client has gone; nobody waits for the answer any more
+        return;
+    }
+    if (!held_ && !ending_ && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) &&
+        stream_.queued() < kOutputMark) {
         const auto filled = stream_.fill();
         if (filled == LineStream::Fill::kTooLong) {
             send(rpc::make_error(nullptr, rpc::kInvalidRequest, "a line is longer than 1 MiB"));
@@ -49,7 +54,7 @@ bool ControlConnection::has_room() {
 }
 
 void ControlConnection::serve_lines() {
-    while (has_room()) {
+    while (!held_ && has_room()) {
         const auto line = stream_.next_line();
         if (!line) {
             return;
@@ -68,6 +73,17 @@ void ControlConnection::send(std::string_view line) {
         return;
     }
     flush();
+    update_events();
+}
+
+void ControlConnection::hold() {
+    held_ = true;
+    update_events();
+}
+
+void ControlConnection::release() {
+    held_ = false;
+    serve_lines();
     update_events();
 }
 
@@ -103,7 +119,7 @@ void ControlConnection::update_events() {
         return;
     }
     uint32_t events = 0;
-    if (!ending_ && stream_.queued() < kOutputMark) {
+    if (!held_ && !ending_ && stream_.queued() < kOutputMark) {
         events |= EPOLLIN;
     }
     if (stream_.queued() > 0 || waiting_for_room_) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,7 +16,7 @@ namespace ivmm {
 /// One client of the control socket. Requests are answered in their order; while the client does
 /// not read its answers, no more of its requests are read, so that what is kept for it is bounded.
 /// All on the control thread.
-class ControlConnection {
+class ControlConnection : public std::enable_shared_from_this<ControlConnection> {
  public:
     /// Serves one line of input.
     using Serve = std::function<void(ControlConnection&, std::string_view line)>;
@@ -36,6 +37,10 @@ class ControlConnection {
     void set_source(Source source);
     /// To be called when the source may have more.
     void pump();
+
+    /// Serves no more requests until release(): one of them is being carried out elsewhere.
+    void hold();
+    void release();
 
     void set_subscribed(bool subscribed) { subscribed_ = subscribed; }
     bool subscribed() const { return subscribed_; }
@@ -59,6 +64,7 @@ class ControlConnection {
     EventLoop::Watch watch_;
     uint32_t events_ = 0;
     bool subscribed_ = false;
+    bool held_ = false;
     bool waiting_for_room_ = false;
     bool ending_ = false;  // nothing more is read; closed as soon as all is written
     bool broken_ = false;  // nothing more is written either

@@ -22,9 +22,28 @@ bool may_connect(int socket) {
            (peer.uid == ::geteuid() || peer.uid == 0);
 }
 
+/// Nobody waits for the answer of a request without an id.
+void answer(ControlConnection& client, const std::optional<rpc::Json>& id,
+            const Result<rpc::Json>& result) {
+    if (!id) {
+        return;
+    }
+    if (result) {
+        client.send(rpc::make_result(*id, *result));
+    } else {
+        const bool callers = result.error().kind == ErrorKind::kUsage;
+        client.send(rpc::make_error(*id, callers ? rpc::kInvalidParams : rpc::kFailed,
+                                    result.error().message));
+    }
+}
+
 }  // namespace
 
 void ControlServer::add_method(std::string name, Method method) {
+    methods_.emplace(std::move(name), std::move(method));
+}
+
+void ControlServer::add_deferred_method(std::string name, DeferredMethod method) {
     methods_.emplace(std::move(name), std::move(method));
 }
 
@@ -36,7 +55,7 @@ Result<void> ControlServer::listen(UniqueFd socket) {
 }
 
 Result<ControlConnection*> ControlServer::adopt(UniqueFd socket, std::function<void()> on_closed) {
-    auto connection = std::make_unique<ControlConnection>(
+    auto connection = std::make_shared<ControlConnection>(
         std::move(socket),
         [this](ControlConnection& client, std::string_view line) { serve(client, line); });
     ControlConnection* const client = connection.get();
@@ -92,25 +111,32 @@ void ControlServer::serve(ControlConnection& client, std::string_view line) {
         return;
     }
     const auto& request = std::get<rpc::Request>(parsed);
-    const auto answer = [&](const std::string& text) {
-        if (request.id) {
-            client.send(text);
-        }
-    };
-    const rpc::Json id = request.id.value_or(nullptr);
     const auto method = methods_.find(request.method);
     if (method == methods_.end()) {
-        answer(rpc::make_error(id, rpc::kMethodNotFound, "no such method"));
+        if (request.id) {
+            client.send(rpc::make_error(*request.id, rpc::kMethodNotFound, "no such method"));
+        }
         return;
     }
-    const auto result = method->second(client, request.params);
-    if (result) {
-        answer(rpc::make_result(id, *result));
+    if (const auto* const now = std::get_if<Method>(&method->second)) {
+        answer(client, request.id, (*now)(client, request.params));
     } else {
-        const bool callers = result.error().kind == ErrorKind::kUsage;
-        answer(rpc::make_error(id, callers ? rpc::kInvalidParams : rpc::kFailed,
-                               result.error().message));
+        defer(client, std::get<DeferredMethod>(method->second), request);
     }
+}
+
+void ControlServer::defer(ControlConnection& client, const DeferredMethod& method,
+                          const rpc::Request& request) {
+    client.hold();
+    method(request.params,
+           [this, weak = client.weak_from_this(), id = request.id](Result<rpc::Json> result) {
+               loop_.post([weak, id, result = std::move(result)] {
+                   if (const auto caller = weak.lock()) {
+                       answer(*caller, id, result);
+                       caller->release();
+                   }
+               });
+           });
 }
 
 void ControlServer::broadcast(std::string_view event, const rpc::Json& params) {

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "base/event_loop.h"
@@ -14,7 +15,7 @@
 
 namespace ivmm {
 
-/// Serves JSON-RPC 2.0 to the clients of a guest's control socket (docs/control-socket.md).
+/// Serves JSON-RPC 2.0 to the clients of a control socket (docs/control-socket.md).
 /// All on the control thread, which runs the loop; the loop must outlive the server.
 class ControlServer {
  public:
@@ -25,9 +26,16 @@ class ControlServer {
     using Method =
         std::function<Result<rpc::Json>(ControlConnection& client, const rpc::Json& params)>;
 
+    /// Takes the outcome of a method. Any thread; at most once, and while the loop lives.
+    using Answer = std::function<void(Result<rpc::Json>)>;
+    /// Begins to carry out a method; `answer` may be called after it has returned. Until then no
+    /// other request of the client is served.
+    using DeferredMethod = std::function<void(const rpc::Json& params, Answer answer)>;
+
     explicit ControlServer(EventLoop& loop) : loop_(loop) {}
 
     void add_method(std::string name, Method method);
+    void add_deferred_method(std::string name, DeferredMethod method);
 
     /// Accepts clients of this user and of root from a listening, non-blocking socket.
     Result<void> listen(UniqueFd socket);
@@ -45,12 +53,14 @@ class ControlServer {
  private:
     void accept();
     void serve(ControlConnection& client, std::string_view line);
+    void defer(ControlConnection& client, const DeferredMethod& method,
+               const rpc::Request& request);
 
     EventLoop& loop_;
-    std::map<std::string, Method, std::less<>> methods_;
+    std::map<std::string, std::variant<Method, DeferredMethod>, std::less<>> methods_;
     UniqueFd listener_;
     EventLoop::Watch listener_watch_;
-    std::vector<std::unique_ptr<ControlConnection>> connections_;
+    std::vector<std::shared_ptr<ControlConnection>> connections_;
 };
 
 }  // namespace ivmm

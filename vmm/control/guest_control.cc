@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "vmm/control/base64.h"
+#include "vmm/control/parameters.h"
 #include "vmm/control/version.h"
 
 namespace ivmm {
@@ -14,16 +15,6 @@ namespace {
 using rpc::Json;
 
 constexpr size_t kConsoleChunk = size_t{16} << 10;
-
-/// Refuses parameters that the method does not know.
-Result<void> check_parameters(const Json& params, std::string_view known = {}) {
-    for (const auto& [key, value] : params.items()) {
-        if (key != known) {
-            return fail_as(ErrorKind::kUsage, "unknown parameter '{}'", key);
-        }
-    }
-    return {};
-}
 
 /// What of this process lies in the host's memory, in bytes.
 uint64_t resident_bytes() {
@@ -46,7 +37,7 @@ GuestControl::GuestControl(std::string name, Machine& machine, ConsoleHub& conso
     const auto plain = [&](const char* method, auto action) {
         server_.add_method(
             method, [this, action](ControlConnection& client, const Json& params) -> Result<Json> {
-                IVMM_TRY(check_parameters(params));
+                IVMM_TRY(rpc::check_parameters(params, {}));
                 return action(*this, client);
             });
     };
@@ -72,7 +63,7 @@ GuestControl::GuestControl(std::string name, Machine& machine, ConsoleHub& conso
           [](GuestControl& self, ControlConnection& client) { return self.detach(client); });
     server_.add_method("console.input",
                        [this](ControlConnection&, const Json& params) -> Result<Json> {
-                           IVMM_TRY(check_parameters(params, "data"));
+                           IVMM_TRY(rpc::check_parameters(params, {"data"}));
                            return console_input(params);
                        });
 }

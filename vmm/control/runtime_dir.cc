@@ -126,7 +126,15 @@ RuntimeDir RuntimeDir::find() {
     return RuntimeDir(fmt::format("/tmp/ivmm-{}", ::geteuid()));
 }
 
+RuntimeDir RuntimeDir::find_overlay() {
+    const std::string parent = find().path_;
+    return RuntimeDir(parent + "/overlay", parent);
+}
+
 Result<void> RuntimeDir::create() const {
+    if (!parent_.empty()) {
+        IVMM_TRY(RuntimeDir(parent_).create());
+    }
     if (::mkdir(path_.c_str(), 0700) != 0 && errno != EEXIST) {
         const int code = errno;
         return fail_as(ErrorKind::kHost,
@@ -199,18 +207,21 @@ Result<UniqueFd> RuntimeDir::connect(const std::string& name) const {
     ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     if (::connect(socket.get(), generic(address), sizeof address) != 0) {
         if (errno == ENOENT || errno == ECONNREFUSED) {
-            return fail("no guest named '{}' is running; `ivmm ls` shows those that are", name);
+            return parent_.empty()
+                       ? fail("no guest named '{}' is running; `ivmm ls` shows those that are",
+                              name)
+                       : fail("no overlay server with pid {} is running", name);
         }
-        return fail_errno("cannot reach the guest '{}' at '{}'", name, path);
+        return fail_errno("cannot reach the process behind '{}'", path);
     }
     return socket;
 }
 
-Result<std::vector<std::string>> RuntimeDir::running() const {
-    std::vector<std::string> names;
+Result<RuntimeDir::Scan> RuntimeDir::scan() const {
+    Scan found;
     const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(path_.c_str()), ::closedir);
     if (!folder) {
-        return names;
+        return found;
     }
     IVMM_TRY(check());
     // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody else reads this stream
@@ -226,13 +237,25 @@ Result<std::vector<std::string>> RuntimeDir::running() const {
             continue;
         }
         if (is_locked(file.get())) {
-            names.push_back(std::move(name));
+            found.running.push_back(std::move(name));
         } else if (try_lock(file.get()) && is_same_file(file.get(), path)) {
             const GuestLock leftover(std::move(file), base(name));
+            found.removed.push_back(std::move(name));
         }
     }
-    std::sort(names.begin(), names.end());
-    return names;
+    std::sort(found.running.begin(), found.running.end());
+    std::sort(found.removed.begin(), found.removed.end());
+    return found;
+}
+
+Result<std::vector<std::string>> RuntimeDir::running() const {
+    IVMM_ASSIGN(auto found, scan());
+    return std::move(found.running);
+}
+
+Result<std::vector<std::string>> RuntimeDir::remove_leftovers() const {
+    IVMM_ASSIGN(auto found, scan());
+    return std::move(found.removed);
 }
 
 }  // namespace ivmm

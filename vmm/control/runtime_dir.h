@@ -30,9 +30,13 @@ class GuestLock {
 /// Where the running guests of this user have their sockets, lock files and logs:
 /// $XDG_RUNTIME_DIR/ivmm, or /run/ivmm for root, or /tmp/ivmm-UID. Guest names must be good
 /// (is_guest_name()).
+///
+/// The overlay servers have a folder of the same kind in it, "overlay"; what is said here of a
+/// guest's name is there the pid of a server.
 class RuntimeDir {
  public:
     static RuntimeDir find();
+    static RuntimeDir find_overlay();
 
     const std::string& path() const { return path_; }
     std::string socket_path(const std::string& name) const { return base(name) + ".sock"; }
@@ -47,15 +51,24 @@ class RuntimeDir {
 
     /// The names of the guests that run, sorted. Removes what killed guests have left behind.
     Result<std::vector<std::string>> running() const;
+    /// Removes what killed guests have left behind; their names.
+    Result<std::vector<std::string>> remove_leftovers() const;
 
  private:
-    explicit RuntimeDir(std::string path) : path_(std::move(path)) {}
+    struct Scan {
+        std::vector<std::string> running;
+        std::vector<std::string> removed;
+    };
+    explicit RuntimeDir(std::string path, std::string parent = {})
+        : path_(std::move(path)), parent_(std::move(parent)) {}
     std::string base(const std::string& name) const { return path_ + "/" + name; }
+    Result<Scan> scan() const;
     Result<void> create() const;
     /// That the folder is a private one of this user.
     Result<void> check() const;
 
     std::string path_;
+    std::string parent_;  // of the overlay servers' folder: the guests'; else empty
 };
 
 }  // namespace ivmm

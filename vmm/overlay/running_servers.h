@@ -1,0 +1,42 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "vmm/control/control_client.h"
+
+/// The overlay servers of this user, as their clients find them.
+namespace ivmm::overlay {
+
+struct RunningServer {
+    std::string pid;
+    ControlClient client;
+    rpc::Json status;  ///< null when it does not answer
+};
+
+/// All that run, asked for their status. Removes what killed ones have left behind.
+Result<std::vector<RunningServer>> running_servers();
+
+/// A mount and the server that serves it.
+struct ServedMount {
+    RunningServer server;
+    rpc::Json mount;  ///< one of the `mounts` of its status
+    std::string view;
+    std::string mountpoint;
+};
+
+/// The mount at a path, resolved as by resolve(). Errors: nothing is mounted there, its server has
+/// died.
+Result<ServedMount> find_mount(const std::string& path);
+/// As find_mount(), or the only mount of a view of this name.
+Result<ServedMount> find_mount_or_view(const std::string& name);
+
+/// A store as a user names it: by its directory, or by a mount of one of its views.
+struct NamedStore {
+    std::string directory;
+    std::vector<RunningServer> servers;  ///< that serve views of it
+};
+Result<NamedStore> find_store(const std::string& path);
+
+}  // namespace ivmm::overlay
