@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <array>
@@ -58,6 +60,13 @@ Result<void> lock(int fd, bool read_only, const std::string& path) {
                 read_only ? " that writes to it" : "; only read-only disks can be shared");
 }
 
+/// Through the page cache, a FUSE file system gets one write to a file at a time, and everything is
+/// kept twice. Unlike others, it takes direct I/O of any alignment.
+bool wants_direct_io(const std::string& path) {
+    struct statfs file_system {};
+    return ::statfs(path.c_str(), &file_system) == 0 && file_system.f_type == FUSE_SUPER_MAGIC;
+}
+
 Unexpected cannot_open(const std::string& path) {
     auto failure = fail_errno("cannot open disk {}", path);
     failure.error.kind = ErrorKind::kUsage;
@@ -77,7 +86,8 @@ Result<std::unique_ptr<UringDisk>> UringDisk::open(const std::string& path, bool
         return fail_as(ErrorKind::kUsage, "disk {} is {}, not a file or a block device", path,
                        S_ISDIR(status.st_mode) ? "a directory" : "something else");
     }
-    UniqueFd file(::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+    const int direct = wants_direct_io(path) ? O_DIRECT : 0;
+    UniqueFd file(::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | direct | O_CLOEXEC));
     if (!file) {
         return cannot_open(path);
     }

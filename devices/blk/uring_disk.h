@@ -13,7 +13,8 @@
 
 namespace ivmm {
 
-/// A regular file or a block device, through io_uring(7) and the host's page cache.
+/// A regular file or a block device, through io_uring(7) and the host's page cache (on a FUSE file
+/// system: without it).
 ///
 /// The file is locked (fcntl F_OFD_SETLK) while the disk lives: one writer or many readers.
 class UringDisk final : public BlockBackend {
