@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Tests of the harness itself; they need neither KVM nor QEMU."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
 import scenarios
-from harness import bars, figures, host, memory, plot, process, runner
+from harness import bars, figures, fio, host, memory, mounts, plot, process, runner
 from harness.context import Context, parse_lines
 from harness.errors import Failure, Unusable
 from harness.figures import Figure
@@ -72,6 +73,10 @@ class Bars(unittest.TestCase):
         self.assertEqual(self.judge({"at_most": 8}, scenario_result([1], key="other")), 1)
         self.assertEqual(self.judge({"ratio_at_most": 0.5}, scenario_result([6])), 0)
 
+    def test_only_beside_the_peer_it_names(self):
+        self.assertEqual(self.judge({"ratio_at_most": 0.5, "peer": "qemu"}, scenario_result([6], [10])), 1)
+        self.assertEqual(self.judge({"ratio_at_most": 0.5, "peer": "other"}, scenario_result([6], [10])), 0)
+
     def test_only_on_the_hosts_it_names(self):
         self.assertEqual(self.judge({"at_most": 8, "hosts": ["kvm_intel"]}, scenario_result([9])), 0)
         self.assertEqual(self.judge({"at_most": 8, "hosts": ["kvm_pvm"]}, scenario_result([9])), 1)
@@ -100,6 +105,22 @@ class Parsing(unittest.TestCase):
         self.assertEqual((rest.rss, rest.pss, rest.private), (120, 60, 27))
         self.assertEqual((guest.rss, guest.pss), (70000, 60000))
         self.assertFalse(memory.split_smaps(SMAPS.splitlines(), Qemu.guest_mapping)[2])
+        self.assertEqual(memory.split_smaps(SMAPS.splitlines(), None)[0].rss, 70120)
+
+    def test_fio(self):
+        def said(error=0):
+            return "note: x\n" + json.dumps({"jobs": [{"error": error, "read": {"total_ios": 0},
+                                                       "write": {"total_ios": 5, "iops": 7.5, "bw_bytes": 30720}}]})
+        self.assertEqual(fio.parse(0, said(), "", ["fio"]), (7.5, 30720))
+        for code, text in ((1, said()), (0, said(error=5)), (0, "no JSON"), (0, '{"jobs": []}')):
+            self.assertRaises(Failure, fio.parse, code, text, "reason", ["fio"])
+
+    def test_mount_points_are_found_below_a_folder_only(self):
+        self.assertIn("/proc", mounts.below("/"))
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(mounts.below(folder), [])
+            self.assertFalse(mounts.is_mounted(folder))
+            self.assertEqual(mounts.detach_all(folder), [])
 
 
 class Processes(unittest.TestCase):
@@ -151,9 +172,10 @@ class Processes(unittest.TestCase):
 class Runner(unittest.TestCase):
     class Scenario:
         NAME = "fake"
+        GUESTS = True
 
-        def __init__(self, labels, measure):
-            self.labels, self.measure = labels, measure
+        def __init__(self, labels, measure, once):
+            self.labels, self.measure, self.once = labels, measure, once
             self.order = []
 
         def targets(self, context):
@@ -163,17 +185,21 @@ class Runner(unittest.TestCase):
             def measure(target):
                 self.order.append(target.label)
                 return {"k": self.measure(target)}
-            return [runner.Cell("c", [Figure("k", "T", "ms", "lower")], measure)]
+            return [runner.Cell("c", [Figure("k", "T", "ms", "lower")], measure, self.once)]
 
-    def run_scenario(self, labels, measure, repeat=2):
+    def run_scenario(self, labels, measure, repeat=2, once=False):
         with Context(Ivmm("ivmm"), None, None, lambda text: None) as context:
-            scenario = self.Scenario(labels, measure)
+            scenario = self.Scenario(labels, measure, once)
             return runner.run(scenario, context, None, repeat), scenario.order
 
     def test_targets_take_turns(self):
         result, order = self.run_scenario(["a", "b"], lambda target: 1.0)
         self.assertEqual(order, ["ivmm", "a", "b"] * 2)
         self.assertEqual(result["figures"][0]["samples"], {"ivmm": [1, 1], "a": [1, 1], "b": [1, 1]})
+
+    def test_what_is_measured_once_is_not_repeated(self):
+        _, order = self.run_scenario(["a"], lambda target: 1.0, once=True)
+        self.assertEqual(order, ["ivmm", "a"])
 
     def test_a_peer_that_fails_is_left_out(self):
         def measure(target):

@@ -11,7 +11,7 @@ LIMITS = {
     "ratio_at_most": lambda value, limit: value <= limit,
     "ratio_at_least": lambda value, limit: value >= limit,
 }
-OTHER_KEYS = {"scenario", "figure", "hosts"}
+OTHER_KEYS = {"scenario", "figure", "hosts", "peer"}
 
 
 def load(path):
@@ -38,15 +38,17 @@ def judge(bars, scenario, host_kind):
         limit_name = next(key for key in bar if key in LIMITS)
         limit, holds = bar[limit_name], LIMITS[limit_name]
         figure = figures.get(bar["figure"])
-        wanted = f"{bar['figure']}: {limit_name.replace('_', ' ')} {limit:g}"
+        of_peer = f" × {bar['peer']}" if "peer" in bar else ""
+        wanted = f"{bar['figure']}: {limit_name.replace('_', ' ')} {limit:g}{of_peer}"
         if figure is None or "ivmm" not in figure["summary"]:
             missed += 1
             lines.append(f"  MISSED  {wanted}; it was not measured")
             continue
         if limit_name.startswith("ratio"):
-            values = [(f"{number(ratio)} × {label}", ratio) for label, ratio in figure["ratio"].items()]
+            values = [(f"{number(ratio)} × {label}", ratio) for label, ratio in figure["ratio"].items()
+                      if label == bar.get("peer", label)]
             if not values:
-                lines.append(f"  open    {wanted}; there is no peer on this host")
+                lines.append(f"  open    {wanted}; it was not measured beside {bar.get('peer', 'any peer')}")
         else:
             median = figure["summary"]["ivmm"]["median"]
             values = [(f"{number(median)} {figure['unit']}", median)]

@@ -5,20 +5,23 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 
-from . import process
+from . import mounts, process
 from .errors import Failure
 
 
 class Context:
     """The programs and folders of one call of the harness. Use as a context manager: it cleans up."""
 
-    def __init__(self, ivmm, guests, scratch_parent, progress):
+    def __init__(self, ivmm, guests, scratch_parent, progress, files=None):
         self.ivmm = ivmm      # targets.Ivmm
         self.guests = guests  # the folder of the test guests
         self.progress = progress
+        self.files = files    # --files; None: the scenario's
         # Of the scenario under way:
+        self.peers = False    # whether they are wanted
         self.qemu = None      # targets.QemuHost; None: no peer
         self.notes = []       # for the reader
         self.settings = {}    # what was chosen, for the JSON
@@ -26,7 +29,7 @@ class Context:
         # The sockets of ivmm need a short path, the disks a folder of the user's choice.
         self.scratch = tempfile.mkdtemp(prefix="ivmm-bench.", dir=scratch_parent)
         self._runtime = tempfile.mkdtemp(prefix="ivmm-bench-run.", dir="/tmp")
-        self._environment = dict(os.environ, XDG_RUNTIME_DIR=self._runtime)
+        self.environment = dict(os.environ, XDG_RUNTIME_DIR=self._runtime)
 
     def __enter__(self):
         return self
@@ -36,8 +39,12 @@ class Context:
         handlers = {number: signal.signal(number, signal.SIG_IGN)
                     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         process.end_all()
-        for folder in (self.scratch, self._runtime):
-            shutil.rmtree(folder, ignore_errors=True)
+        left = mounts.detach_all(self.scratch)
+        if left:  # nothing is removed through a mount
+            print(f"ivmm-bench: cannot unmount {left[0]}; {self.scratch} is left", file=sys.stderr)
+        else:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        shutil.rmtree(self._runtime, ignore_errors=True)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -53,13 +60,13 @@ class Context:
     def start(self, target, guest):
         """Starts a guest; the result is a context manager that ends it."""
         self._runs += 1
-        return process.Process(target.command(guest, f"bench{self._runs}"), self._environment,
+        return process.Process(target.command(guest, f"bench{self._runs}"), self.environment,
                                self.file("stderr"))
 
     def ivmm_status(self, running):
         """What `ivmm status` says of a guest that was started with start()."""
         name = running.argv[running.argv.index("--name") + 1]
-        done = subprocess.run([self.ivmm.path, "status", name, "--json"], env=self._environment,
+        done = subprocess.run([self.ivmm.path, "status", name, "--json"], env=self.environment,
                               capture_output=True, text=True, timeout=30, check=False)
         if done.returncode != 0:
             raise Failure(f"ivmm status {name} --json has failed: {done.stderr.strip()}")

@@ -22,7 +22,8 @@ class Usage:
 
 
 def split_smaps(lines, guest_mapping):
-    """Reads /proc/PID/smaps: (usage of all else, usage of the guest's memory, whether that is mapped)."""
+    """Reads /proc/PID/smaps: (usage of all else, usage of the guest's memory, whether that is mapped).
+    None as its name: it is not told from the rest."""
     rest, guest = Usage(), Usage()
     current, mapped = rest, False
     for line in lines:
@@ -32,7 +33,7 @@ def split_smaps(lines, guest_mapping):
             continue
         header = HEADER.match(line)
         if header:
-            is_guest = guest_mapping in header[1]
+            is_guest = guest_mapping is not None and guest_mapping in header[1]
             mapped = mapped or is_guest
             current = guest if is_guest else rest
     return rest, guest, mapped

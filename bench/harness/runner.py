@@ -12,18 +12,20 @@ from .targets import Ivmm
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What one start of a guest measures."""
+    """What is measured in one go: with one start of a guest, or one mount."""
     title: str
     figures: list
-    measure: Callable  # (target) -> {key of a figure: value}
+    measure: Callable  # (target) -> {key of a figure: value}; empty: nothing to be measured with this one
+    once: bool = False  # in the first round only
 
 
 def run(scenario, context, qemu, repeat):
     """Measures ivmm and, when `qemu` (a QemuHost) is given and there, QEMU. Returns the scenario's
     part of the JSON; "error" is in it when ivmm did not do the work."""
     context.notes, context.settings = [], {}
+    context.peers = qemu is not None
     context.qemu = qemu if qemu and qemu.path else None
-    if qemu and not context.qemu:
+    if scenario.GUESTS and qemu and not context.qemu:
         context.notes.append("there is no peer: QEMU (qemu-system-x86) is not installed")
     result = {"name": scenario.NAME, "repeat": repeat, "settings": context.settings,
               "notes": context.notes, "figures": []}
@@ -36,6 +38,8 @@ def run(scenario, context, qemu, repeat):
         cells = scenario.plan(context, targets)
         for turn in range(repeat):
             for cell in cells:
+                if cell.once and turn > 0:
+                    continue
                 for target in list(targets):
                     context.progress(f"{scenario.NAME}: {cell.title}: {target.label}, {turn + 1} of {repeat}")
                     _sample(cell, target, targets, samples, context)

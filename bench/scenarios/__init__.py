@@ -1,10 +1,10 @@
 """The scenarios, one file each.
 
 A scenario has a NAME, a SUMMARY of one line, a default REPEAT, whether a PEER is wanted when nobody
-says, and two functions: targets(context), and plan(context, targets), which prepares what is needed
+says, whether it runs GUESTS (and so needs KVM), and two functions: targets(context), and plan(context, targets), which prepares what is needed
 and returns the cells to measure.
 """
 
-from . import blk, boot, exits, start
+from . import blk, boot, exits, overlay, start
 
-ALL = {scenario.NAME: scenario for scenario in (start, exits, blk, boot)}
+ALL = {scenario.NAME: scenario for scenario in (start, exits, blk, boot, overlay)}

@@ -13,6 +13,7 @@ NAME = "blk"
 SUMMARY = "virtio-blk on a raw file: random 4 KiB, sequential 128 KiB, and what was written is read back"
 REPEAT = 5
 PEER = True
+GUESTS = True
 
 TIMEOUT = 120
 MIB = 1 << 20

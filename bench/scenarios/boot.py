@@ -12,6 +12,7 @@ NAME = "boot"
 SUMMARY = "the lean Linux guest to its shell and to its services (with --peer in QEMU, too)"
 REPEAT = 3
 PEER = False  # on a host that emulates guest kernels, each run of it takes most of a minute
+GUESTS = True
 
 TIMEOUT = 180
 BUILD_TIMEOUT = 1800

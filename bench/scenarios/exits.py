@@ -8,6 +8,7 @@ NAME = "exits"
 SUMMARY = "port and MMIO accesses that leave the guest, from ring 3 and ring 0"
 REPEAT = 5
 PEER = True
+GUESTS = True
 
 TIMEOUT = 120
 TRIAL = 500          # accesses of each kind in the run that finds out how many are worth while

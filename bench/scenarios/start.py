@@ -13,6 +13,7 @@ NAME = "start"
 SUMMARY = "process start to the first guest instruction; memory beyond the guest's own"
 REPEAT = 20
 PEER = True
+GUESTS = True
 
 TIMEOUT = 30
 SETTLE = 0.5  # seconds that a guest runs before its VMM's memory is read
