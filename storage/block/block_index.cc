@@ -7,12 +7,12 @@ namespace ivmm::storage {
 
 struct BlockIndex::LeafNode {
     uint64_t owner = 0;
-    Leaf sources;
+    Leaf sources{};
 };
 
 struct BlockIndex::InnerNode {
     uint64_t owner = 0;
-    std::array<Slot, size_t{1} << kFanBits> slots;
+    std::array<Slot, size_t{1} << kFanBits> slots{};
 };
 
 uint64_t BlockIndex::next_owner() {
