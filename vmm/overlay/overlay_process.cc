@@ -137,7 +137,7 @@ std::string read_all(const UniqueFd& pipe) {
 int wait_until_ready(pid_t process, const UniqueFd& pipe) {
     const std::string told = read_all(pipe);
     if (!told.empty()) {
-        const int code = told.front();
+        const int code = static_cast<unsigned char>(told.front());
         if (code != 0) {
             cli::say(told.substr(1));
         }
