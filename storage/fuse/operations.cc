@@ -374,7 +374,7 @@ void readdir(fuse_req_t request, fuse_ino_t /*number*/, size_t size, off_t offse
              [&](std::span<char> out, const Listing::Item& item, off_t next) {
                  struct stat attributes {};
                  attributes.st_ino = item.inode;
-                 attributes.st_mode = DTTOIF(item.type);
+                 attributes.st_mode = static_cast<mode_t>(DTTOIF(item.type));
                  return fuse_add_direntry(request, out.data(), out.size(), item.name.c_str(),
                                           &attributes, next);
              });
@@ -395,7 +395,7 @@ void readdirplus(fuse_req_t request, fuse_ino_t number, size_t size, off_t offse
                  }
                  fuse_entry_param param{};
                  param.attr.st_ino = item.inode;
-                 param.attr.st_mode = DTTOIF(item.type);
+                 param.attr.st_mode = static_cast<mode_t>(DTTOIF(item.type));
                  if (item.name != "." && item.name != "..") {
                      const auto entry = view.lookup(directory, item.name);
                      if (entry && entry->inode != nullptr) {
