@@ -52,7 +52,8 @@ PosixResult<void> View::hide_below(Inode& inode, Inode& directory, const std::st
 
 PosixResult<void> View::rename(Inode& from, const std::string& from_name, Inode& to,
                                const std::string& to_name, unsigned flags) {
-    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) {
+    constexpr unsigned kKnown = RENAME_NOREPLACE | RENAME_EXCHANGE;
+    if ((flags & ~kKnown) != 0) {
         return posix_error(EINVAL);
     }
     return run([&]() -> PosixResult<void> {
