@@ -129,21 +129,18 @@ PosixResult<void> View::copy_up_other(Inode& inode, uint64_t size_limit) {
     std::shared_ptr<Content> content;
     if (inode.is_regular()) {
         IVMM_ASSIGN(content, copy_content(inode, attributes, staged, size_limit));
-    }
-    Staged& copy = *staged;
-    if (inode.is_regular()) {
-        // Its data are there already.
     } else if (S_ISLNK(inode.type)) {
         IVMM_ASSIGN(const auto target, read_link_target(from));
-        if (::symlinkat(target.c_str(), copy.at().dir, copy.at().path) != 0) {
+        if (::symlinkat(target.c_str(), staged->at().dir, staged->at().path) != 0) {
             return last_posix_error();
         }
-    } else if (::mknodat(copy.at().dir, copy.at().path, attributes.st_mode & ~077U,
+    } else if (::mknodat(staged->at().dir, staged->at().path, attributes.st_mode & ~077U,
                          attributes.st_rdev) != 0) {
         return last_posix_error();
     }
+    Staged& copy = *staged;  // it may be one that an earlier try has made
     IVMM_TRY(copy_metadata(from, attributes, copy.at()));
-    if (inode.is_regular() || inode.is_directory()) {
+    if (inode.is_regular()) {
         IVMM_TRY(top.marks().set_origin_inode(copy.at(), inode.number));
     }
 

@@ -248,7 +248,6 @@ class View {
     bool writable_;
     Stack stack_;              // changes only with the gate closed
     uint64_t generation_ = 1;  // likewise
-    Stack retired_;            // left the stack, but places that were not refreshed name them
     std::atomic<uint64_t> open_count_ = 0;
 };
 

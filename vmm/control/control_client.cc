@@ -47,9 +47,6 @@ Result<rpc::Json> ControlClient::call(std::string_view method, const rpc::Json& 
             return fail("{} has ended", peer_);
         }
         if (!message->method.empty()) {
-            if (on_event_) {
-                on_event_(*message);
-            }
             last_event_ = std::move(message);
         } else if (message->error) {
             return fail("{}", *message->error);

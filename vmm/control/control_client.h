@@ -22,11 +22,6 @@ class ControlClient {
     explicit ControlClient(UniqueFd socket, std::string peer = "the guest's process")
         : stream_(std::move(socket)), peer_(std::move(peer)) {}
 
-    /// Is called with every notification that comes while call() waits.
-    void on_event(std::function<void(const rpc::Message&)> handler) {
-        on_event_ = std::move(handler);
-    }
-
     /// Calls a method and waits for its answer. Notifications that come before it are kept.
     /// Errors: the process says no, is gone, or does not answer in time.
     Result<rpc::Json> call(std::string_view method, const rpc::Json& params = rpc::Json::object(),
@@ -44,7 +39,6 @@ class ControlClient {
 
     LineStream stream_;
     std::string peer_;
-    std::function<void(const rpc::Message&)> on_event_;
     std::optional<rpc::Message> last_event_;
     int last_id_ = 0;
 };

@@ -42,6 +42,8 @@ VcpuRunner::~VcpuRunner() {
 }
 
 void VcpuRunner::start() {
+    // Held until thread_ is set: the new thread may end the guest, and so call stop(), at once.
+    const std::scoped_lock lock(mutex_);
     parked_ = false;
     thread_ = std::thread([this] {
         ::pthread_setname_np(::pthread_self(), fmt::format("vcpu{}", vcpu_->id()).c_str());

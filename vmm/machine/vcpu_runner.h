@@ -61,7 +61,7 @@ class VcpuRunner {
     std::function<void(Ending)> on_end_;
     std::atomic<uint64_t> exits_ = 0;
 
-    std::mutex mutex_;  // guards wish_ and parked_; nothing else is locked while it is held
+    std::mutex mutex_;  // guards wish_, parked_ and thread_'s handle; nothing else is locked within
     std::condition_variable changed_;
     Wish wish_ = Wish::kRun;
     bool parked_ = true;
