@@ -168,6 +168,18 @@ struct OverlayServer::Impl {
         }
     }
 
+    /// The view that is to be forked.
+    Result<std::shared_ptr<Mounted>> find_forkable(const std::string& view) const {
+        auto mounted = find(view);
+        if (!mounted) {
+            return fail("view '{}' is not mounted", view);
+        }
+        if (!mounted->lock) {
+            return fail("{} is a read-only union: there is nothing to fork", mounted->mountpoint);
+        }
+        return mounted;
+    }
+
     Result<void> check_targets(const std::vector<ForkTarget>& targets) const {
         if (targets.empty()) {
             return fail_as(ErrorKind::kUsage, "a fork needs the name of a new view");
@@ -271,15 +283,17 @@ Result<void> OverlayServer::unmount(const std::string& view, bool force) {
     return {};
 }
 
+Result<void> OverlayServer::prepare_fork(const std::string& view,
+                                         const std::vector<ForkTarget>& targets) {
+    IVMM_ASSIGN(const auto mounted, impl_->find_forkable(view));
+    IVMM_TRY(impl_->check_targets(targets));
+    const std::scoped_lock lock(mounted->fork_mutex);
+    return impl_->prepare(*mounted, targets.size() + 1);
+}
+
 Result<ForkReport> OverlayServer::fork(const std::string& view,
                                        const std::vector<ForkTarget>& targets) {
-    const auto mounted = impl_->find(view);
-    if (!mounted) {
-        return fail("view '{}' is not mounted", view);
-    }
-    if (!mounted->lock) {
-        return fail("{} is a read-only union: there is nothing to fork", mounted->mountpoint);
-    }
+    IVMM_ASSIGN(const auto mounted, impl_->find_forkable(view));
     IVMM_TRY(impl_->check_targets(targets));
     std::unique_lock fork_lock(mounted->fork_mutex);
     IVMM_TRY(impl_->prepare(*mounted, targets.size() + 1));

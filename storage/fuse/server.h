@@ -67,6 +67,11 @@ class OverlayServer {
     /// Unmounts one and makes it durable. Errors: busy (unless `force`), not mounted.
     Result<void> unmount(const std::string& view, bool force);
 
+    /// Does what takes time of a fork with these targets: layers and view files, all on the medium.
+    /// A fork that follows soon waits for the disk no more. Changes nothing that anybody sees; what
+    /// is not used is taken by a later fork. Errors: as fork()'s before its instant.
+    Result<void> prepare_fork(const std::string& view, const std::vector<ForkTarget>& targets);
+
     /// Forks a mounted view. All or nothing up to the instant of the fork; a mount that fails
     /// after it is an error that says that the view exists.
     Result<ForkReport> fork(const std::string& view, const std::vector<ForkTarget>& targets);

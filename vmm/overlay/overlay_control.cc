@@ -32,6 +32,7 @@ OverlayControl::OverlayControl(Identity identity, storage::OverlayServer& overla
                            return Json::object();
                        });
     add("status", &OverlayControl::status);
+    add("prepare_fork", &OverlayControl::prepare_fork);
     add("fork", &OverlayControl::fork);
     add("mount", &OverlayControl::mount);
     add("umount", &OverlayControl::unmount);
@@ -97,6 +98,14 @@ Result<rpc::Json> OverlayControl::status(const Json& params) {
                 {"lower", identity_.lower},
                 {"uptime_s", uptime.count()},
                 {"mounts", std::move(mounts)}};
+}
+
+Result<rpc::Json> OverlayControl::prepare_fork(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {"view", "targets"}));
+    IVMM_ASSIGN(const auto view, rpc::text_parameter(params, "view"));
+    IVMM_ASSIGN(const auto targets, fork_targets_from(params));
+    IVMM_TRY(overlay_.prepare_fork(view, targets));
+    return Json::object();
 }
 
 Result<rpc::Json> OverlayControl::fork(const Json& params) {
