@@ -36,6 +36,25 @@ TEST(MountTableTest, OddLinesAreNoOverlays) {
               "/m\\04");
 }
 
+TEST(MountTableTest, ThePlaceOfAFileInItsView) {
+    const auto entries = parse_mount_table(
+        "43 22 0:39 / /mnt/web rw - fuse.ivmm /srv/web rw\n"
+        "44 22 0:39 /sub /mnt/web/deep rw - fuse.ivmm /srv/web rw\n"
+        "45 22 0:40 / /mnt/website rw - fuse.ivmm /srv/web rw\n"
+        "46 22 0:39 /sub/disk /file rw - fuse.ivmm /srv/web rw\n");
+    const auto path = [&](const char* file, unsigned minor) {
+        const auto place = place_in_view(entries, file, minor);
+        return place ? place->mount->mountpoint + " " + place->path : "none";
+    };
+    EXPECT_EQ(path("/mnt/web/a/b", 39), "/mnt/web /a/b");
+    EXPECT_EQ(path("/mnt/web/deep/b", 39), "/mnt/web/deep /sub/b");
+    EXPECT_EQ(path("/file", 39), "/file /sub/disk");
+    EXPECT_EQ(path("/mnt/website/b", 40), "/mnt/website /b");
+    EXPECT_EQ(path("/mnt/website/b", 39), "none");
+    EXPECT_EQ(path("/mnt/web/a", 40), "none");
+    EXPECT_EQ(path("/srv/a", 39), "none");
+}
+
 TEST(MountTableTest, TheTableOfThisHostCanBeRead) {
     EXPECT_TRUE(read_mount_table());
 }

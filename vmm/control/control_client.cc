@@ -11,9 +11,14 @@ Result<void> ControlClient::wait(short poll_events, Deadline deadline) {
     const auto left = std::chrono::ceil<Milliseconds>(deadline - now).count();
     pollfd wanted{stream_.fd(), poll_events, 0};
     if (left <= 0 || ::poll(&wanted, 1, static_cast<int>(left)) == 0) {
-        return fail("{} does not answer", peer_);
+        return Unexpected{
+            {ErrorKind::kFailed, ETIMEDOUT, fmt::format("{} does not answer", peer_)}};
     }
     return {};
+}
+
+Unexpected ControlClient::ended() const {
+    return {{ErrorKind::kFailed, EPIPE, fmt::format("{} has ended", peer_)}};
 }
 
 Result<std::optional<rpc::Message>> ControlClient::receive(Deadline deadline) {
@@ -35,7 +40,7 @@ Result<rpc::Json> ControlClient::call(std::string_view method, const rpc::Json& 
     stream_.queue(rpc::make_request(++last_id_, method, params));
     while (stream_.queued() > 0) {
         if (!stream_.flush()) {
-            return fail("{} has ended", peer_);
+            return ended();
         }
         if (stream_.queued() > 0) {
             IVMM_TRY(wait(POLLOUT, deadline));
@@ -44,7 +49,7 @@ Result<rpc::Json> ControlClient::call(std::string_view method, const rpc::Json& 
     while (true) {
         IVMM_ASSIGN(auto message, receive(deadline));
         if (!message) {
-            return fail("{} has ended", peer_);
+            return ended();
         }
         if (!message->method.empty()) {
             last_event_ = std::move(message);

@@ -23,7 +23,8 @@ class ControlClient {
         : stream_(std::move(socket)), peer_(std::move(peer)) {}
 
     /// Calls a method and waits for its answer. Notifications that come before it are kept.
-    /// Errors: the process says no, is gone, or does not answer in time.
+    /// Errors: the process says no; it is gone (code EPIPE) or does not answer in time (ETIMEDOUT),
+    /// and then nobody knows whether it has done what was asked, or still will.
     Result<rpc::Json> call(std::string_view method, const rpc::Json& params = rpc::Json::object(),
                            Milliseconds patience = kPatience);
 
@@ -35,6 +36,7 @@ class ControlClient {
     using Deadline = std::chrono::steady_clock::time_point;
     /// The next message; nothing at the end of the connection.
     Result<std::optional<rpc::Message>> receive(Deadline deadline);
+    Unexpected ended() const;
     Result<void> wait(short poll_events, Deadline deadline);
 
     LineStream stream_;

@@ -42,6 +42,9 @@ class RuntimeDir {
     std::string socket_path(const std::string& name) const { return base(name) + ".sock"; }
     std::string log_path(const std::string& name) const { return base(name) + ".log"; }
 
+    /// Creates the folder if need be. Errors (kHost): it cannot be used.
+    Result<void> create() const;
+
     /// Creates the folder if need be and takes the name. Errors: a guest of this name runs
     /// (kFailed), the folder cannot be used (kHost).
     Result<GuestLock> lock(const std::string& name) const;
@@ -63,7 +66,6 @@ class RuntimeDir {
         : path_(std::move(path)), parent_(std::move(parent)) {}
     std::string base(const std::string& name) const { return path_ + "/" + name; }
     Result<Scan> scan() const;
-    Result<void> create() const;
     /// That the folder is a private one of this user.
     Result<void> check() const;
 

@@ -22,6 +22,7 @@ constexpr std::string_view kType = "fuse.ivmm";
 /// Fields of a line: id, parent, device, root, mount point, options, then optional ones up to a
 /// "-", then type and source.
 constexpr size_t kDevice = 2;
+constexpr size_t kRoot = 3;
 constexpr size_t kMountpoint = 4;
 constexpr size_t kFirstOptional = 6;
 
@@ -61,7 +62,9 @@ std::optional<MountEntry> parse_line(std::string_view line) {
     if (type + 1 >= fields.size() || fields[type] != kType) {
         return std::nullopt;
     }
-    MountEntry entry{unescape(fields[kMountpoint]), unescape(fields[type + 1])};
+    MountEntry entry{.mountpoint = unescape(fields[kMountpoint]),
+                     .source = unescape(fields[type + 1]),
+                     .root = unescape(fields[kRoot])};
     const auto device = fields[kDevice];
     const size_t colon = device.find(':');
     if (colon == device.npos ||
@@ -94,6 +97,24 @@ Result<std::vector<MountEntry>> read_mount_table() {
         return fail("cannot read /proc/self/mountinfo");
     }
     return parse_mount_table(text.str());
+}
+
+std::optional<PlaceInView> place_in_view(const std::vector<MountEntry>& entries,
+                                         const std::string& path, unsigned minor) {
+    const auto without_slash = [](std::string_view folder) {
+        return folder == "/" ? std::string_view() : folder;
+    };
+    std::optional<PlaceInView> place;
+    for (const auto& entry : entries) {
+        const auto folder = without_slash(entry.mountpoint);
+        const bool below = entry.minor == minor && path.starts_with(folder) &&
+                           (path.size() == folder.size() || path[folder.size()] == '/');
+        if (below && (!place || folder.size() >= without_slash(place->mount->mountpoint).size())) {
+            place = PlaceInView{
+                &entry, std::string(without_slash(entry.root)) + path.substr(folder.size())};
+        }
+    }
+    return place;
 }
 
 bool is_dead(const std::string& mountpoint) {
@@ -131,6 +152,9 @@ Result<std::string> resolve(const std::string& path) {
     if (code == ENOTCONN && ::realpath(parent.c_str(), buffer.data()) != nullptr) {
         return (std::filesystem::path(buffer.data()) / full.filename()).string();
     }
+    if (code == ENOTCONN) {
+        return dead_mount_of(path);
+    }
     return fail_as(ErrorKind::kUsage, "'{}': {}", path, error_text(code));
 }
 
@@ -156,6 +180,16 @@ Result<std::string> resolve_directory(std::string_view what, const std::string& 
 Unexpected dead_mount(const std::string& path) {
     return fail("the server of the mount '{}' has died; `ivmm overlay check {}` removes it", path,
                 path);
+}
+
+Unexpected dead_mount_of(const std::string& path) {
+    const auto mounts = read_mount_table();
+    for (const auto& mount : mounts ? *mounts : std::vector<MountEntry>()) {
+        if (path.starts_with(mount.mountpoint + "/") && is_dead(mount.mountpoint)) {
+            return dead_mount(mount.mountpoint);
+        }
+    }
+    return dead_mount(path);
 }
 
 }  // namespace ivmm::overlay

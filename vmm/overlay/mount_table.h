@@ -12,8 +12,9 @@ namespace ivmm::overlay {
 
 struct MountEntry {
     std::string mountpoint;
-    std::string source;  ///< the store's directory
-    unsigned minor = 0;  ///< of its device number, and the name of its FUSE connection
+    std::string source;      ///< the store's directory
+    unsigned minor = 0;      ///< of its device number, and the name of its FUSE connection
+    std::string root = "/";  ///< what of the view is mounted: a bind mount may show a part
 };
 
 /// The overlays in a text of the form of /proc/self/mountinfo, in its order: what is mounted over
@@ -21,11 +22,22 @@ struct MountEntry {
 std::vector<MountEntry> parse_mount_table(std::string_view mountinfo);
 Result<std::vector<MountEntry>> read_mount_table();
 
+/// Where a file is: given its absolute path, and the device number's minor that stat(2) tells.
+/// Through which of these mounts the path leads to it, and its path from the root of the view.
+struct PlaceInView {
+    const MountEntry* mount = nullptr;  ///< one of `entries`
+    std::string path;                   ///< begins with "/"
+};
+std::optional<PlaceInView> place_in_view(const std::vector<MountEntry>& entries,
+                                         const std::string& path, unsigned minor);
+
 /// Whether the server of a mount has died: every access fails with ENOTCONN.
 bool is_dead(const std::string& mountpoint);
 
 /// The error for whoever wants to use such a mount.
 Unexpected dead_mount(const std::string& path);
+/// The same for a path in one.
+Unexpected dead_mount_of(const std::string& path);
 
 /// Takes a mount whose server has died out of the way: ends the connection, so that everybody who
 /// still waits for an answer gets an error, and unmounts, whoever uses it.

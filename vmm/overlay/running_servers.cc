@@ -1,5 +1,8 @@
 #include "vmm/overlay/running_servers.h"
 
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -81,6 +84,37 @@ Result<std::vector<RunningServer>> running_servers() {
 Result<ServedMount> find_mount(const std::string& path) {
     IVMM_ASSIGN(auto servers, running_servers());
     return mount_at(std::move(servers), path);
+}
+
+Result<std::optional<ServedFile>> find_mount_of_file(const std::string& path) {
+    IVMM_ASSIGN(const auto real, resolve(path));
+    IVMM_ASSIGN(const auto mounts, read_mount_table());
+    struct stat info {};
+    if (::stat(real.c_str(), &info) != 0) {
+        return errno == ENOTCONN ? dead_mount_of(real) : fail_errno("'{}'", path);
+    }
+    // File systems without a block device have major number 0.
+    const auto place = major(info.st_dev) == 0 ? place_in_view(mounts, real, minor(info.st_dev))
+                                               : std::optional<PlaceInView>();
+    if (!place) {
+        return std::optional<ServedFile>();
+    }
+    IVMM_ASSIGN(auto servers, running_servers());
+    const std::string silent = silent_ones(servers);
+    for (const auto& mount : mounts) {
+        if (mount.minor == place->mount->minor && mount.root == "/") {
+            if (auto found = select(servers, "mountpoint", mount.mountpoint); !found.empty()) {
+                return std::optional(ServedFile{std::move(found.front()), place->path});
+            }
+        }
+    }
+    if (is_dead(place->mount->mountpoint)) {  // what stat() has told was the kernel's memory
+        return dead_mount(place->mount->mountpoint);
+    }
+    return fail(
+        "'{}' is on the overlay mounted at '{}', but no overlay server of this user serves "
+        "that; `ivmm overlay status` shows those that run{}",
+        path, place->mount->mountpoint, silent);
 }
 
 Result<ServedMount> find_mount_or_view(const std::string& name) {

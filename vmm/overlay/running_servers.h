@@ -32,6 +32,15 @@ Result<ServedMount> find_mount(const std::string& path);
 /// As find_mount(), or the only mount of a view of this name.
 Result<ServedMount> find_mount_or_view(const std::string& name);
 
+/// The mount that a file is in.
+struct ServedFile {
+    ServedMount mount;
+    std::string path;  ///< of the file, from the root of the view; begins with "/"
+};
+/// None: the file is in no overlay. Errors: it does not exist; the server of its mount has died or
+/// is not one of this user's.
+Result<std::optional<ServedFile>> find_mount_of_file(const std::string& path);
+
 /// A store as a user names it: by its directory, or by a mount of one of its views.
 struct NamedStore {
     std::string directory;
