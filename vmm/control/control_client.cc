@@ -37,6 +37,12 @@ Result<std::optional<rpc::Message>> ControlClient::receive(Deadline deadline) {
 Result<rpc::Json> ControlClient::call(std::string_view method, const rpc::Json& params,
                                       Milliseconds patience) {
     const auto deadline = std::chrono::steady_clock::now() + patience;
+    IVMM_TRY(ask(method, params, deadline));
+    return answer(deadline);
+}
+
+Result<void> ControlClient::ask(std::string_view method, const rpc::Json& params,
+                                Deadline deadline) {
     stream_.queue(rpc::make_request(++last_id_, method, params));
     while (stream_.queued() > 0) {
         if (!stream_.flush()) {
@@ -46,6 +52,10 @@ Result<rpc::Json> ControlClient::call(std::string_view method, const rpc::Json& 
             IVMM_TRY(wait(POLLOUT, deadline));
         }
     }
+    return {};
+}
+
+Result<rpc::Json> ControlClient::answer(Deadline deadline) {
     while (true) {
         IVMM_ASSIGN(auto message, receive(deadline));
         if (!message) {

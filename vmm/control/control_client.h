@@ -16,6 +16,7 @@ namespace ivmm {
 class ControlClient {
  public:
     using Milliseconds = std::chrono::milliseconds;
+    using Deadline = std::chrono::steady_clock::time_point;
     static constexpr Milliseconds kPatience{10'000};
 
     /// Takes a connected socket. `peer` is what error messages call the process at the other end.
@@ -28,12 +29,15 @@ class ControlClient {
     Result<rpc::Json> call(std::string_view method, const rpc::Json& params = rpc::Json::object(),
                            Milliseconds patience = kPatience);
 
+    /// The two halves of call(), for who asks several processes at once.
+    Result<void> ask(std::string_view method, const rpc::Json& params, Deadline deadline);
+    Result<rpc::Json> answer(Deadline deadline);
+
     /// Waits until the process closes the connection, which it does when it has released
     /// all it had. Returns the last notification of this name, if there was one.
     Result<std::optional<rpc::Json>> wait_for_end(std::string_view event, Milliseconds patience);
 
  private:
-    using Deadline = std::chrono::steady_clock::time_point;
     /// The next message; nothing at the end of the connection.
     Result<std::optional<rpc::Message>> receive(Deadline deadline);
     Unexpected ended() const;

@@ -153,16 +153,37 @@ Result<void> DiskFork::prepare_views() {
     return {};
 }
 
+Result<void> DiskFork::commit_views() {
+    // Servers work side by side; each is waited for, so that it is known what there is.
+    Result<void> first;
+    std::vector<ViewFork*> asked;
+    const auto note = [&](Result<void> outcome) {
+        const bool good = outcome.has_value();
+        if (!good && first) {
+            first = std::move(outcome);
+        }
+        return good;
+    };
+    for (auto& view : views_) {
+        if (first && note(view.begin_commit())) {
+            asked.push_back(&view);
+        }
+    }
+    for (auto* const view : asked) {
+        if (note(view->end_commit())) {
+            times_.overlay_pause_us += view->pause_us();
+        }
+    }
+    return first;
+}
+
 Result<void> DiskFork::commit() {
     const auto begin = std::chrono::steady_clock::now();
     // What is more likely to fail comes first.
     for (auto& copy : copies_) {
         IVMM_TRY(copy.make());
     }
-    for (auto& view : views_) {
-        IVMM_TRY(view.commit());
-        times_.overlay_pause_us += view.pause_us();
-    }
+    IVMM_TRY(commit_views());
     const std::chrono::duration<double, std::micro> taken =
         std::chrono::steady_clock::now() - begin;
     times_.commit_us = taken.count();

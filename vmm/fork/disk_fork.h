@@ -23,7 +23,7 @@ struct ForkedDisk {
 /// How long the disks kept the guest waiting, in microseconds.
 struct DiskForkTimes {
     double commit_us = 0;         ///< commit() from beginning to end
-    double overlay_pause_us = 0;  ///< of that, what the overlays stood still, all of them together
+    double overlay_pause_us = 0;  ///< of that, what the overlays stood still, added up
 };
 
 /// Forks all disks of a guest at one instant. Used by one thread at a time.
@@ -76,6 +76,7 @@ class DiskFork {
     Result<void> add_copy(const std::string& source);
     Result<void> check_space() const;
     Result<void> prepare_views();
+    Result<void> commit_views();
 
     CloneClaim claim_;
     CloneRecord record_;

@@ -14,15 +14,16 @@ constexpr std::chrono::seconds kCommitPatience{5};
 
 }  // namespace
 
+Unexpected ViewFork::failed(const Error& error) const {
+    return {{error.kind, error.code,
+             fmt::format("the overlay at '{}' cannot be forked for the clone: {}",
+                         parent_.mountpoint, error.message)}};
+}
+
 Result<Json> ViewFork::call(const char* method, const Json& params,
                             ControlClient::Milliseconds patience) {
     auto answer = parent_.server.client.call(method, params, patience);
-    if (!answer) {
-        return Unexpected{{answer.error().kind, answer.error().code,
-                           fmt::format("the overlay at '{}' cannot be forked for the clone: {}",
-                                       parent_.mountpoint, answer.error().message)}};
-    }
-    return answer;
+    return answer ? std::move(answer) : failed(answer.error());
 }
 
 Result<void> ViewFork::prepare() {
@@ -31,14 +32,24 @@ Result<void> ViewFork::prepare() {
     return {};
 }
 
-Result<void> ViewFork::commit() {
+Result<void> ViewFork::begin_commit() {
+    deadline_ = std::chrono::steady_clock::now() + kCommitPatience;
+    may_exist_ = true;  // whatever goes wrong from here on
     const Json targets = Json::array({{{"view", view_.view}}});
-    const auto report =
-        call("fork", {{"view", parent_.view}, {"targets", targets}}, kCommitPatience);
-    // With these errors the server was asked and has not said no.
-    may_exist_ = report || report.error().code == ETIMEDOUT || report.error().code == EPIPE;
+    if (const auto asked = parent_.server.client.ask(
+            "fork", {{"view", parent_.view}, {"targets", targets}}, deadline_);
+        !asked) {
+        return failed(asked.error());
+    }
+    return {};
+}
+
+Result<void> ViewFork::end_commit() {
+    const auto report = parent_.server.client.answer(deadline_);
     if (!report) {
-        return Unexpected{report.error()};
+        // Only if the server was there and has said no is it certain.
+        may_exist_ = report.error().code == ETIMEDOUT || report.error().code == EPIPE;
+        return failed(report.error());
     }
     pause_us_ = report->is_object() ? report->value("pause_us", 0.0) : 0.0;
     return {};
