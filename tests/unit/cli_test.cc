@@ -8,6 +8,7 @@
 #include "vmm/cli/guest_command.h"
 #include "vmm/cli/run_guest.h"
 #include "vmm/control/runtime_dir.h"
+#include "vmm/fork/clone_record.h"
 
 namespace ivmm {
 namespace {
@@ -68,7 +69,7 @@ TEST_F(CommandLineTest, HelpAndVersion) {
     const auto help = ivmm({"--help"});
     EXPECT_EQ(help.code, 0);
     for (const char* const command :
-         {"run", "ls", "status", "pause", "resume", "stop", "console"}) {
+         {"run", "ls", "status", "pause", "resume", "stop", "rm", "console"}) {
         EXPECT_THAT(help.out, HasSubstr(command));
         const auto own = ivmm({command, "--help"});
         EXPECT_EQ(own.code, 0);
@@ -146,6 +147,42 @@ TEST_F(CommandLineTest, LifeOfADetachedGuest) {
     EXPECT_EQ(ivmm({"stop", "web"}).code, 0);
     EXPECT_EQ(ivmm({"stop", "db"}).code, 0);
     EXPECT_TRUE(std::filesystem::is_empty(RuntimeDir::find().path()));
+}
+
+TEST_F(CommandLineTest, RemovalOfClones) {
+    const auto make_clone = [&](const std::string& name) {
+        CloneRecord record;
+        record.clone = name;
+        record.primary = "web";
+        record.disks = {{"copy", "/srv/disk", dir_.file("disk." + name)}};
+        EXPECT_TRUE(write_clone_record(record));
+    };
+    const auto has_disk = [&](const std::string& name) {
+        return std::filesystem::exists(dir_.path() + "/disk." + name);
+    };
+    run_detached("web-1");
+    for (const char* const name : {"web-1", "web-2", "web-3", "web-4"}) {
+        make_clone(name);
+    }
+    expect_refused(ivmm({"rm"}), 2, "--all");
+    expect_refused(ivmm({"rm", "--all", "web-1"}), 2, "--all");
+    expect_refused(ivmm({"rm", "web"}), 1, "no clone 'web'; there are: web-1, web-2");
+    expect_refused(ivmm({"rm", "web-1"}), 1, "still runs; stop it first: `ivmm stop web-1`");
+    EXPECT_TRUE(has_disk("web-1"));
+
+    EXPECT_EQ(ivmm({"rm", "web-2"}).code, 0);
+    EXPECT_FALSE(has_disk("web-2"));
+    const auto all = ivmm({"rm", "--all"});
+    EXPECT_EQ(all.code, 0) << all.err;
+    EXPECT_EQ(all.out, "web-3: removed\nweb-4: removed\n");
+    EXPECT_TRUE(has_disk("web-1"));
+    EXPECT_FALSE(has_disk("web-3"));
+
+    EXPECT_EQ(ivmm({"rm", "--force", "web-1"}).code, 0);
+    EXPECT_FALSE(has_disk("web-1"));
+    EXPECT_EQ(Json::parse(ivmm({"ls", "--json"}).out), Json::array());
+    expect_refused(ivmm({"rm", "web-1"}), 1, "no clone 'web-1', and no other one");
+    EXPECT_EQ(ivmm({"rm", "--all"}).code, 0);
 }
 
 TEST_F(CommandLineTest, GuestThatWasKilled) {

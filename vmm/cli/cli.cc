@@ -71,6 +71,7 @@ int run_command_line(int argc, char** argv) {
     add_pause(app, action);
     add_resume(app, action);
     add_stop(app, action);
+    add_rm(app, action);
     add_console(app, action);
     add_overlay(app, action);
     try {

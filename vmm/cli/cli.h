@@ -29,6 +29,7 @@ void add_status(CLI::App& app, Action& action);
 void add_pause(CLI::App& app, Action& action);
 void add_resume(CLI::App& app, Action& action);
 void add_stop(CLI::App& app, Action& action);
+void add_rm(CLI::App& app, Action& action);
 void add_console(CLI::App& app, Action& action);
 void add_overlay(CLI::App& app, Action& action);
 

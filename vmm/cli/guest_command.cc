@@ -7,11 +7,29 @@
 #include "vmm/control/runtime_dir.h"
 
 namespace ivmm::cli {
+namespace {
+
+/// Disks may have writes in flight; a guest has nothing else to wait for.
+constexpr std::chrono::seconds kStopPatience{60};
+
+}  // namespace
 
 Result<ControlClient> connect_to_guest(const std::string& name) {
     IVMM_TRY(check_guest_name(name));
     IVMM_ASSIGN(auto socket, RuntimeDir::find().connect(name));
     return ControlClient(std::move(socket));
+}
+
+Result<void> stop_guest(const std::string& name) {
+    IVMM_ASSIGN(auto client, connect_to_guest(name));
+    // Its number, for the message when it does not answer any more.
+    IVMM_ASSIGN(const auto status, client.call("status"));
+    IVMM_TRY(client.call("stop"));
+    if (!client.wait_for_end("guest.stopped", kStopPatience)) {
+        return fail("guest '{}' does not end; `kill -9 {}` ends its process", name,
+                    status.value("pid", 0));
+    }
+    return {};
 }
 
 CLI::App* add_guest_command(CLI::App& app, Action& action, const char* command,

@@ -12,6 +12,9 @@ namespace ivmm::cli {
 /// Checks the name and connects.
 Result<ControlClient> connect_to_guest(const std::string& name);
 
+/// Ends the guest at once; when this returns, it has released all it had.
+Result<void> stop_guest(const std::string& name);
+
 /// A command of one argument, the guest's name. `act` returns the exit code.
 CLI::App* add_guest_command(CLI::App& app, Action& action, const char* command,
                             const char* description,
