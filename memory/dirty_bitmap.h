@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "memory/page_set.h"
+
 namespace ivmm {
 
 /// One bit a page; set by any thread, collected by any thread. A page that is marked while it is
@@ -25,12 +27,12 @@ class DirtyBitmap {
         }
     }
 
-    /// Adds what is marked to `out` (one word for 64 pages) and clears it here.
-    void collect(std::vector<uint64_t>& out) {
-        out.resize(words_.size());
+    /// Adds what is marked to `out`, a set of as many pages, and clears it here.
+    void collect(PageSet& out) {
+        const auto words = out.words();
         for (size_t i = 0; i < words_.size(); ++i) {
             if (words_[i].load(std::memory_order_relaxed) != 0) {
-                out[i] |= words_[i].exchange(0);
+                words[i] |= words_[i].exchange(0);
             }
         }
     }

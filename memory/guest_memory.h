@@ -33,7 +33,7 @@ struct RamRegion {
     uint64_t file_offset;
 };
 
-/// A guest's RAM: one memfd, mapped shared.
+/// A guest's RAM: a memfd of its own, or what it changes of an image that it shares with others.
 ///
 /// Nobody gets a reference or a pointer into it except for DMA by the host kernel (dma()). Every
 /// access is checked against the regions, and every write marks its pages in the dirty bitmap.
@@ -46,12 +46,17 @@ class GuestMemory {
     /// `size`: bytes, a multiple of the page size, at least 1 MiB. Pages take host memory only
     /// once they are touched.
     static Result<std::unique_ptr<GuestMemory>> create(uint64_t size);
+    /// Memory that begins as `image` (a file or memfd of at least `size` bytes, open for reading)
+    /// and takes host memory for the pages that are written, copy-on-write. A page that was not
+    /// written yet follows changes of the image.
+    static Result<std::unique_ptr<GuestMemory>> map_image(UniqueFd image, uint64_t size);
     GuestMemory(const GuestMemory&) = delete;
     GuestMemory& operator=(const GuestMemory&) = delete;
     ~GuestMemory();
 
     uint64_t size() const { return size_; }
-    int fd() const { return fd_.get(); }
+    /// Bytes of host memory that this guest alone uses. Not quick: for people who ask.
+    uint64_t resident_bytes() const;
     const std::vector<RamRegion>& regions() const { return regions_; }
     /// The address at which KVM is told to find a region; for memory slots only.
     uint64_t host_address(const RamRegion& region) const;
@@ -82,6 +87,18 @@ class GuestMemory {
     [[nodiscard]] std::optional<uint16_t> load_acquire(Gpa start) const;
     [[nodiscard]] bool store_release(Gpa start, uint16_t value);
 
+    /// Copies whole pages, counted from the start of the memory file, to `out`; the range must lie
+    /// within the memory. While the guest or a device writes them they may come out torn, and
+    /// are then marked dirty.
+    void copy_pages(uint64_t first, uint64_t count, std::byte* out) const;
+    /// Of the pages from `first`: the first run that may hold anything but zeroes and have to be
+    /// looked at. nullopt: none.
+    struct PageRange {
+        uint64_t first;
+        uint64_t count;
+    };
+    std::optional<PageRange> next_data(uint64_t first) const;
+
     /// Where the host kernel may read (`for_write` false) or write guest memory on behalf of a
     /// device. Nothing but a system call may dereference it. Whoever passes it to a call that
     /// writes marks the range dirty when the call has completed. nullopt unless it is RAM.
@@ -93,13 +110,15 @@ class GuestMemory {
     DirtyBitmap& vmm_dirty() { return dirty_; }
 
  private:
-    GuestMemory(UniqueFd fd, std::byte* base, uint64_t size);
+    static Result<std::unique_ptr<GuestMemory>> map(UniqueFd fd, uint64_t size, bool shared);
+    GuestMemory(UniqueFd fd, std::byte* base, uint64_t size, bool shared);
     /// The host address of a range that is RAM, else nullptr.
     std::byte* translate(Gpa start, uint64_t length) const;
 
     UniqueFd fd_;
     std::byte* base_;
     uint64_t size_;
+    bool shared_;  // the memfd is this guest's own and holds all of its memory
     uint64_t low_size_;
     std::vector<RamRegion> regions_;
     DirtyBitmap dirty_;

@@ -62,10 +62,10 @@ class KvmPart final : public Suspendable {
     Result<void> restore_state(ConstByteSpan bytes) override {
         IVMM_ASSIGN(const auto state, decode_state<State>(bytes));
         const auto before = *part().save();
-        auto restored = part().restore(state);
+        auto restored = part().restore(state, GuestTime::kStoodStill);
         if (!restored) {
             machinery_ = std::make_unique<Machinery>();
-            EXPECT_TRUE(part().restore(before));
+            EXPECT_TRUE(part().restore(before, GuestTime::kStoodStill));
         }
         return restored;
     }
@@ -90,7 +90,7 @@ class VcpuFixture final : public SuspendableFixture {
                 msr.data = 0x1000 * changes_;
             }
         }
-        EXPECT_TRUE(vcpu.restore(state));
+        EXPECT_TRUE(vcpu.restore(state, GuestTime::kStoodStill));
         return true;
     }
     void use() override {
@@ -111,7 +111,7 @@ class VmFixture final : public SuspendableFixture {
         auto state = *part_.machinery().vm->save();
         state.irqchips[0].chip.pic.irq_base = ++changes_;
         state.irqchips[2].chip.ioapic.redirtbl[5].fields.vector = changes_;
-        EXPECT_TRUE(part_.machinery().vm->restore(state));
+        EXPECT_TRUE(part_.machinery().vm->restore(state, GuestTime::kStoodStill));
         return true;
     }
 

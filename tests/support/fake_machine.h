@@ -42,6 +42,13 @@ class FakeMachine final : public Machine, public ConsoleInput {
         return {};
     }
     void stop() override { end(Ending::Reason::kStopped, "stopped"); }
+    Result<MachineState> save() override { return fail("the fake guest has no state"); }
+    GuestMemory& memory() override { return *memory_; }
+    Result<std::unique_ptr<DirtyTracker>> track_dirty() override {
+        return fail("the fake guest has no dirty log");
+    }
+    const GuestConfig& config() const override { return config_; }
+    RunState state() const override { return state_; }
     MachineStatus status() override {
         MachineStatus status;
         status.state = state_;
@@ -92,6 +99,7 @@ class FakeMachine final : public Machine, public ConsoleInput {
     }
 
     const GuestConfig config_;
+    std::unique_ptr<GuestMemory> memory_ = *GuestMemory::create(uint64_t{1} << 20);
     ConsoleOutput& output_;
     EndCallback on_end_;
     RunState state_ = RunState::kCreated;

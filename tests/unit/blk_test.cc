@@ -202,14 +202,14 @@ TEST_F(VirtioBlkTest, WritesAndReadsBack) {
 TEST_F(VirtioBlkTest, MarksWhatTheHostWrites) {
     start_file();
     constexpr Gpa kBuffer = 10 << 20;
-    std::vector<uint64_t> dirty;
+    PageSet dirty(memory_->vmm_dirty().pages());
     memory_->vmm_dirty().collect(dirty);
     dirty.clear();
     request(VIRTIO_BLK_T_IN, 0).writable_at(kBuffer, 3 * kPageSize).writable(1).send();
     EXPECT_EQ(answer(), VIRTIO_BLK_S_OK);
     memory_->vmm_dirty().collect(dirty);
     const uint64_t page = kBuffer / kPageSize;
-    EXPECT_EQ(dirty[page / 64] >> (page % 64) & 0b1111, 0b0111U);
+    EXPECT_EQ(dirty.words()[page / 64] >> (page % 64) & 0b1111, 0b0111U);
 }
 
 TEST_F(VirtioBlkTest, ManyRequestsAtOnce) {

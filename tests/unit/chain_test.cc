@@ -14,7 +14,7 @@ class CursorTest : public ::testing::Test {
         std::vector<uint8_t> bytes(0x3000);
         std::iota(bytes.begin(), bytes.end(), uint8_t{0});
         EXPECT_TRUE(memory_->write(0, std::as_bytes(std::span(bytes))));
-        std::vector<uint64_t> dirty;
+        PageSet dirty(memory_->vmm_dirty().pages());
         memory_->vmm_dirty().collect(dirty);
     }
     std::unique_ptr<GuestMemory> memory_;
@@ -52,9 +52,9 @@ TEST_F(CursorTest, WritesAndMarksDirty) {
     EXPECT_EQ(memory_->read<uint8_t>(0x1080), 0xaa);
     EXPECT_EQ(memory_->read<uint8_t>(0x2020), 0xbb);
     EXPECT_EQ(memory_->read<uint8_t>(0x2021), 0x21);
-    std::vector<uint64_t> dirty;
+    PageSet dirty(memory_->vmm_dirty().pages());
     memory_->vmm_dirty().collect(dirty);
-    EXPECT_EQ(dirty.front(), 0b110U);
+    EXPECT_EQ(dirty.words().front(), 0b110U);
 }
 
 TEST_F(CursorTest, TakesPieces) {

@@ -94,9 +94,9 @@ TEST_F(ElfLoader, LoadsSegments) {
     EXPECT_EQ(memory_->read<decltype(elf.values)>(kDataAt), elf.values);
     EXPECT_EQ(memory_->read<uint8_t>(kDataAt + 64), 0);
 
-    std::vector<uint64_t> dirty;
+    PageSet dirty(memory_->vmm_dirty().pages());
     memory_->vmm_dirty().collect(dirty);
-    EXPECT_EQ(dirty[kTextAt / kPageSize / 64], uint64_t{1} << (kTextAt / kPageSize % 64));
+    EXPECT_EQ(dirty.words()[kTextAt / kPageSize / 64], uint64_t{1} << (kTextAt / kPageSize % 64));
 }
 
 TEST_F(ElfLoader, EightByteEntry) {

@@ -73,6 +73,9 @@ int run_command_line(int argc, char** argv) {
     add_stop(app, action);
     add_rm(app, action);
     add_console(app, action);
+    add_standby(app, action);
+    add_fork(app, action);
+    add_standby_process(app, action);
     add_overlay(app, action);
     try {
         app.parse(argc, argv);

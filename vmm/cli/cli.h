@@ -31,6 +31,9 @@ void add_resume(CLI::App& app, Action& action);
 void add_stop(CLI::App& app, Action& action);
 void add_rm(CLI::App& app, Action& action);
 void add_console(CLI::App& app, Action& action);
+void add_fork(CLI::App& app, Action& action);
+void add_standby(CLI::App& app, Action& action);
+void add_standby_process(CLI::App& app, Action& action);
 void add_overlay(CLI::App& app, Action& action);
 
 /// Prints "ivmm: message" on standard error. That may be a terminal that has gone: no errors.

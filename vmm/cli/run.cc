@@ -26,6 +26,7 @@ struct Options {
     std::optional<uint32_t> cpus;
     std::vector<std::string> disks;
     std::vector<std::string> nets;
+    bool standby = false;
     bool no_acpi = false;
     bool detach = false;
 };
@@ -45,6 +46,7 @@ Result<GuestConfig> configuration(const Options& options) {
     config.cmdline = options.cmdline.value_or(config.cmdline);
     config.cpus = options.cpus.value_or(config.cpus);
     config.acpi = config.acpi && !options.no_acpi;
+    config.standby = config.standby || options.standby;
     if (options.memory) {
         IVMM_ASSIGN(config.memory_bytes, parse_size(*options.memory));
     }
@@ -90,6 +92,7 @@ void add_run(CLI::App& app, Action& action) {
         ->add_option("--net", options->nets,
                      "Network: tap=NAME[,mac=M][,host=ADDRESS/PREFIX][,existing]; once for each")
         ->allow_extra_args(false);
+    command->add_flag("--standby", options->standby, "Keep a standby in sync: see `ivmm fork`");
     command->add_flag("--no-acpi", options->no_acpi, "No ACPI tables, for kernels without ACPI");
     command->add_flag("-d,--detach", options->detach, "Return as soon as the guest runs");
     command->footer(

@@ -207,6 +207,7 @@ Result<GuestConfig> parse_guest_file(std::string_view text, const std::string& p
     root.size("memory", config.memory_bytes);
     root.number("cpus", config.cpus);
     root.boolean("acpi", config.acpi);
+    root.boolean("standby", config.standby);
     root.tables("disk", [&](TableReader& table) {
         DiskConfig& disk = config.disks.emplace_back();
         table.file("path", disk.path);

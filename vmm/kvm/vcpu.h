@@ -47,11 +47,12 @@ struct VcpuState {
     std::vector<kvm_msr_entry> msrs;
     kvm_vcpu_events events{};
     uint32_t tsc_khz = 0;
+    std::optional<uint64_t> tsc_offset;  ///< KVM_VCPU_TSC_OFFSET, where KVM has it
 
     template <class Visitor, class Self>
     static void fields(Visitor& visit, Self& self) {
         visit(self.mp_state, self.regs, self.sregs, self.xsave, self.xcrs, self.debugregs,
-              self.lapic, self.cpuid, self.msrs, self.events, self.tsc_khz);
+              self.lapic, self.cpuid, self.msrs, self.events, self.tsc_khz, self.tsc_offset);
     }
 };
 
@@ -90,7 +91,7 @@ class Vcpu {
 
     Result<VcpuState> save();
     /// A refused restore leaves the vCPU unusable.
-    Result<void> restore(const VcpuState& state);
+    Result<void> restore(const VcpuState& state, GuestTime time);
 
  private:
     Vcpu(Vm& vm, uint32_t id, UniqueFd fd, kvm_run* run)
@@ -99,6 +100,8 @@ class Vcpu {
     Result<void> set_msrs(const std::vector<kvm_msr_entry>& msrs);
     Result<std::vector<kvm_msr_entry>> read_msrs();
     size_t xsave_size() const;
+    std::optional<uint64_t> tsc_offset() const;
+    Result<void> set_tsc_offset(uint64_t offset);
 
     Vm& vm_;
     const uint32_t id_;

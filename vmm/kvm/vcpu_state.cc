@@ -8,6 +8,7 @@
 namespace ivmm {
 namespace {
 
+constexpr uint32_t kMsrTsc = 0x10;
 constexpr uint32_t kMsrTscDeadline = 0x6e0;
 
 /// A saved vCPU holds no more than this; KVM's own lists are far shorter.
@@ -42,6 +43,21 @@ Result<std::vector<kvm_msr_entry>> Vcpu::read_msrs() {
     }
 }
 
+std::optional<uint64_t> Vcpu::tsc_offset() const {
+    uint64_t offset = 0;
+    kvm_device_attr attribute{0, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET,
+                              reinterpret_cast<uint64_t>(&offset)};
+    return ::ioctl(fd(), KVM_GET_DEVICE_ATTR, &attribute) == 0 ? std::optional(offset)
+                                                               : std::nullopt;
+}
+
+Result<void> Vcpu::set_tsc_offset(uint64_t offset) {
+    kvm_device_attr attribute{0, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET,
+                              reinterpret_cast<uint64_t>(&offset)};
+    IVMM_TRY(IVMM_IOCTL(fd(), KVM_SET_DEVICE_ATTR, &attribute));
+    return {};
+}
+
 Result<VcpuState> Vcpu::save() {
     VcpuState state;
     // Reading the MP state settles pending INIT and SIPI, which changes what follows.
@@ -62,10 +78,11 @@ Result<VcpuState> Vcpu::save() {
     IVMM_TRY(IVMM_IOCTL(fd(), KVM_GET_VCPU_EVENTS, &state.events));
     IVMM_ASSIGN(const int tsc_khz, IVMM_IOCTL(fd(), KVM_GET_TSC_KHZ, 0));
     state.tsc_khz = static_cast<uint32_t>(tsc_khz);
+    state.tsc_offset = tsc_offset();
     return state;
 }
 
-Result<void> Vcpu::restore(const VcpuState& state) {
+Result<void> Vcpu::restore(const VcpuState& state, GuestTime time) {
     if (state.cpuid.size() > kMaxCpuidLeaves || state.msrs.size() > kMaxMsrs) {
         return fail("vCPU {}: {} CPUID leaves and {} MSRs are too many", id_, state.cpuid.size(),
                     state.msrs.size());
@@ -92,6 +109,10 @@ Result<void> Vcpu::restore(const VcpuState& state) {
     const auto deadline = std::stable_partition(
         msrs.begin(), msrs.end(), [](const auto& msr) { return msr.index != kMsrTscDeadline; });
     IVMM_TRY(set_msrs({msrs.begin(), deadline}));
+    if (time == GuestTime::kGoesOn && state.tsc_offset) {
+        // The counter itself was saved a moment ago, and each vCPU's at another.
+        IVMM_TRY(set_tsc_offset(*state.tsc_offset));
+    }
     IVMM_TRY(set_msrs({deadline, msrs.end()}));
     IVMM_TRY(IVMM_IOCTL(fd(), KVM_SET_VCPU_EVENTS, &state.events));
     return {};

@@ -1,5 +1,7 @@
 #include "vmm/kvm/vm.h"
 
+#include <ctime>
+
 #include "base/log.h"
 #include "vmm/boot/layout.h"
 #include "vmm/kvm/ioctl.h"
@@ -21,23 +23,22 @@ Result<UniqueFd> create_vm(const Kvm& kvm) {
     return UniqueFd(fd);
 }
 
+uint64_t host_ns() {
+    constexpr uint64_t kNsPerSecond = 1'000'000'000;
+    timespec now{};
+    ::clock_gettime(CLOCK_BOOTTIME, &now);
+    return static_cast<uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<uint64_t>(now.tv_nsec);
+}
+
 }  // namespace
 
-Result<std::unique_ptr<Vm>> Vm::create(const Kvm& kvm, const GuestMemory& memory) {
+Result<std::unique_ptr<Vm>> Vm::create(const Kvm& kvm, GuestMemory& memory) {
     IVMM_ASSIGN(auto fd, create_vm(kvm));
-    auto vm = std::unique_ptr<Vm>(new Vm(kvm, std::move(fd)));
+    auto vm = std::unique_ptr<Vm>(new Vm(kvm, memory, std::move(fd)));
 
     // Before the interrupt controllers: what KVM frees while it sets them up is freed by SRCU with
     // no hurry, and a change of the memory would have to wait for that, some milliseconds.
-    uint32_t slot = 0;
-    for (const auto& region : memory.regions()) {
-        kvm_userspace_memory_region kvm_region{};
-        kvm_region.slot = slot++;
-        kvm_region.guest_phys_addr = region.start;
-        kvm_region.memory_size = region.size;
-        kvm_region.userspace_addr = memory.host_address(region);
-        IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_SET_USER_MEMORY_REGION, &kvm_region));
-    }
+    IVMM_TRY(vm->set_memory_slots(0));
 
     // Where KVM keeps pages of its own; below the firmware's place, away from RAM and devices.
     uint64_t identity_map = layout::kKvmIdentityMap;
@@ -49,6 +50,30 @@ Result<std::unique_ptr<Vm>> Vm::create(const Kvm& kvm, const GuestMemory& memory
     pit.flags = KVM_PIT_SPEAKER_DUMMY;
     IVMM_TRY(IVMM_IOCTL(vm->fd(), KVM_CREATE_PIT2, &pit));
     return vm;
+}
+
+Result<void> Vm::set_memory_slots(uint32_t flags) {
+    uint32_t slot = 0;
+    for (const auto& region : memory_.regions()) {
+        kvm_userspace_memory_region kvm_region{};
+        kvm_region.slot = slot++;
+        kvm_region.flags = flags;
+        kvm_region.guest_phys_addr = region.start;
+        kvm_region.memory_size = region.size;
+        kvm_region.userspace_addr = memory_.host_address(region);
+        IVMM_TRY(IVMM_IOCTL(fd(), KVM_SET_USER_MEMORY_REGION, &kvm_region));
+    }
+    return {};
+}
+
+Result<void> Vm::set_dirty_logging(bool on) {
+    if (on) {
+        kvm_enable_cap manual{};
+        manual.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
+        manual.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
+        IVMM_TRY(IVMM_IOCTL(fd(), KVM_ENABLE_CAP, &manual));
+    }
+    return set_memory_slots(on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
 }
 
 Result<std::unique_ptr<InterruptLine>> Vm::interrupt_line(uint32_t gsi) {
@@ -81,10 +106,11 @@ Result<VmState> Vm::save() const {
     kvm_clock_data clock{};
     IVMM_TRY(IVMM_IOCTL(fd(), KVM_GET_CLOCK, &clock));
     state.clock_ns = clock.clock;
+    state.host_ns = host_ns();
     return state;
 }
 
-Result<void> Vm::restore(const VmState& state) {
+Result<void> Vm::restore(const VmState& state, GuestTime time) {
     for (uint32_t id = 0; id < state.irqchips.size(); ++id) {
         if (state.irqchips[id].chip_id != id) {
             return fail("interrupt controller {} is saved in the place of {}",
@@ -94,6 +120,9 @@ Result<void> Vm::restore(const VmState& state) {
     IVMM_TRY(IVMM_IOCTL(fd(), KVM_SET_PIT2, &state.pit));
     kvm_clock_data clock{};
     clock.clock = state.clock_ns;
+    if (const uint64_t now = host_ns(); time == GuestTime::kGoesOn && now > state.host_ns) {
+        clock.clock += now - state.host_ns;
+    }
     IVMM_TRY(IVMM_IOCTL(fd(), KVM_SET_CLOCK, &clock));
     // The slave PIC before its master: what is pending in the slave shows in the master, and
     // setting either of them looks at the other.

@@ -4,7 +4,6 @@
 
 #include <array>
 
-#include "devices/blk/uring_disk.h"
 #include "devices/blk/virtio_blk.h"
 #include "devices/console/virtio_console.h"
 #include "devices/net/virtio_net.h"
@@ -13,16 +12,10 @@
 #include "devices/platform/pvpanic.h"
 #include "devices/rng/virtio_rng.h"
 #include "devices/serial/serial.h"
-#include "net/tap.h"
 #include "vmm/boot/cmdline.h"
 #include "vmm/boot/layout.h"
-#include "vmm/net/tap_backend.h"
 
 namespace ivmm {
-namespace {
-
-/// The address of a guest's nth network device when the user gives none: locally administered,
-/// the same at every start, another one for another guest.
 MacAddress default_mac(std::string_view guest, size_t index) {
     // FNV-1a, which spreads short names well.
     uint64_t hash = 0xcbf29ce484222325;
@@ -37,32 +30,18 @@ MacAddress default_mac(std::string_view guest, size_t index) {
     return mac;
 }
 
-Result<Tap> open_tap(const NetConfig& config) {
-    if (config.existing) {
-        return Tap::attach(config.tap);
-    }
-    IVMM_ASSIGN(auto tap, Tap::create(config.tap));
-    if (config.host_address) {
-        IVMM_ASSIGN(const auto address, parse_host_address(*config.host_address));
-        IVMM_TRY(tap.set_host_address(address));
-    }
-    IVMM_TRY(tap.bring_up());
-    return tap;
-}
-
-}  // namespace
-
 Result<std::unique_ptr<DeviceSet>> DeviceSet::create(const GuestConfig& config, Vm& vm,
                                                      GuestMemory& memory, EventLoop& loop,
+                                                     const Backends& backends,
                                                      ConsoleOutput& output,
                                                      const PlatformEventCallback& on_event) {
     auto set = std::unique_ptr<DeviceSet>(new DeviceSet(vm, memory, loop));
     IVMM_TRY(set->add_platform(output, on_event));
     for (const auto& disk : config.disks) {
-        IVMM_TRY(set->add_disk(disk, config.cpus));
+        IVMM_TRY(set->add_disk(disk, backends, config.cpus));
     }
     for (const auto& net : config.nets) {
-        IVMM_TRY(set->add_net(net, config.name));
+        IVMM_TRY(set->add_net(net, backends));
     }
     // Only where the guest makes it its console: a guest that finds two of them starts a login on
     // each, and both would talk on the same terminal.
@@ -118,18 +97,18 @@ Result<void> DeviceSet::add_virtio(std::string name, std::string kind, std::stri
     return {};
 }
 
-Result<void> DeviceSet::add_disk(const DiskConfig& config, uint32_t queues) {
-    IVMM_ASSIGN(auto disk, UringDisk::open(config.path, config.read_only));
+Result<void> DeviceSet::add_disk(const DiskConfig& config, const Backends& backends,
+                                 uint32_t queues) {
+    IVMM_ASSIGN(auto disk, backends.disk(config));
     IVMM_ASSIGN(auto device,
                 virtio::VirtioBlk::create(loop_, memory_, std::move(disk), config.serial,
                                           static_cast<uint16_t>(queues)));
     return add_virtio(fmt::format("blk{}", disks_++), "virtio-blk", config.path, std::move(device));
 }
 
-Result<void> DeviceSet::add_net(const NetConfig& config, std::string_view guest) {
-    IVMM_ASSIGN(auto tap, open_tap(config));
-    IVMM_ASSIGN(auto backend, TapBackend::create(loop_, std::move(tap)));
-    const auto mac = config.mac.value_or(default_mac(guest, nets_));
+Result<void> DeviceSet::add_net(const NetConfig& config, const Backends& backends) {
+    IVMM_ASSIGN(auto backend, backends.net(loop_, config));
+    const MacAddress mac = config.mac.value();
     IVMM_ASSIGN(auto device, virtio::VirtioNet::create(loop_, memory_, std::move(backend), mac));
     return add_virtio(fmt::format("net{}", nets_++), "virtio-net",
                       fmt::format("TAP {}, {:02x}", config.tap, fmt::join(mac, ":")),
@@ -140,6 +119,38 @@ Result<void> DeviceSet::add_console(ConsoleOutput& output) {
     IVMM_ASSIGN(auto console, virtio::VirtioConsole::create(loop_, memory_, output));
     console_input_ = console.get();
     return add_virtio("console0", "virtio-console", "the guest's console", std::move(console));
+}
+
+void DeviceSet::set_detail(std::string_view name, std::string detail) {
+    for (auto& device : status_) {
+        if (device.name == name) {
+            device.detail = std::move(detail);
+        }
+    }
+}
+
+std::vector<DeviceSection> DeviceSet::save() const {
+    std::vector<DeviceSection> sections;
+    for (const auto* part : parts_) {
+        sections.push_back({part->state_id(), part->save_state()});
+    }
+    return sections;
+}
+
+Result<void> DeviceSet::restore(const std::vector<DeviceSection>& sections) {
+    if (sections.size() != parts_.size()) {
+        return fail("the saved guest has {} devices, this one {}", sections.size(), parts_.size());
+    }
+    for (size_t i = 0; i < parts_.size(); ++i) {
+        if (sections[i].id != parts_[i]->state_id()) {
+            return fail("the saved guest has '{}' where this one has '{}'", sections[i].id,
+                        parts_[i]->state_id());
+        }
+        if (auto restored = parts_[i]->restore_state(sections[i].bytes); !restored) {
+            return annotate(std::move(restored).error(), sections[i].id);
+        }
+    }
+    return {};
 }
 
 void DeviceSet::freeze() {

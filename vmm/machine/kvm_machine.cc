@@ -1,7 +1,5 @@
 #include "vmm/machine/kvm_machine.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 
 #include "vmm/boot/acpi/tables.h"
@@ -13,24 +11,43 @@ namespace ivmm {
 
 Result<std::unique_ptr<KvmMachine>> KvmMachine::create(const GuestConfig& config,
                                                        ConsoleOutput& output) {
-    IVMM_ASSIGN(auto kvm, Kvm::open());
-    auto machine = std::unique_ptr<KvmMachine>(new KvmMachine(std::move(kvm)));
-    IVMM_TRY(machine->build(config, output));
-    IVMM_TRY(machine->load(config));
+    IVMM_ASSIGN(auto memory, GuestMemory::create(config.memory_bytes));
+    IVMM_ASSIGN(auto machine, build(config, std::move(memory), Backends::of_host(), output));
+    IVMM_TRY(machine->load());
     return machine;
 }
 
-Result<void> KvmMachine::build(const GuestConfig& config, ConsoleOutput& output) {
-    IVMM_ASSIGN(memory_, GuestMemory::create(config.memory_bytes));
-    IVMM_ASSIGN(vm_, Vm::create(kvm_, *memory_));
-    IVMM_ASSIGN(device_loop_, LoopThread::start("devices"));
+Result<std::unique_ptr<KvmMachine>> KvmMachine::create_empty(const GuestConfig& config,
+                                                             std::unique_ptr<GuestMemory> memory,
+                                                             const Backends& backends,
+                                                             ConsoleOutput& output) {
+    IVMM_ASSIGN(auto machine, build(config, std::move(memory), backends, output));
+    machine->on_device_loop([&] { machine->devices_->freeze(); });
+    return machine;
+}
+
+Result<std::unique_ptr<KvmMachine>> KvmMachine::build(const GuestConfig& config,
+                                                      std::unique_ptr<GuestMemory> memory,
+                                                      const Backends& backends,
+                                                      ConsoleOutput& output) {
+    IVMM_ASSIGN(auto kvm, Kvm::open());
+    auto machine =
+        std::unique_ptr<KvmMachine>(new KvmMachine(std::move(kvm), config, std::move(memory)));
+    KvmMachine& self = *machine;
+    for (size_t i = 0; i < config.nets.size(); ++i) {
+        auto& mac = self.config_.nets[i].mac;
+        mac = mac.value_or(default_mac(config.name, i));
+    }
+    IVMM_ASSIGN(self.vm_, Vm::create(self.kvm_, *self.memory_));
+    IVMM_ASSIGN(self.device_loop_, LoopThread::start("devices"));
 
     Result<void> built;
-    device_loop_->loop().call([&] {
-        auto devices = DeviceSet::create(config, *vm_, *memory_, device_loop_->loop(), output,
-                                         [this](PlatformEvent event) { on_platform_event(event); });
+    self.on_device_loop([&] {
+        auto devices = DeviceSet::create(
+            self.config_, *self.vm_, *self.memory_, self.device_loop(), backends, output,
+            [&self](PlatformEvent event) { self.on_platform_event(event); });
         if (devices) {
-            devices_ = *std::move(devices);
+            self.devices_ = *std::move(devices);
         } else {
             built = Unexpected{std::move(devices).error()};
         }
@@ -38,15 +55,16 @@ Result<void> KvmMachine::build(const GuestConfig& config, ConsoleOutput& output)
     IVMM_TRY(std::move(built));
 
     for (uint32_t id = 0; id < config.cpus; ++id) {
-        IVMM_ASSIGN(auto vcpu, Vcpu::create(*vm_, id, config.cpus));
-        vcpus_.push_back(
-            std::make_unique<VcpuRunner>(std::move(vcpu), devices_->ports(), devices_->mmio(),
-                                         *memory_, [this](const Ending& ending) { end(ending); }));
+        IVMM_ASSIGN(auto vcpu, Vcpu::create(*self.vm_, id, config.cpus));
+        self.vcpus_.push_back(std::make_unique<VcpuRunner>(
+            std::move(vcpu), self.devices_->ports(), self.devices_->mmio(), *self.memory_,
+            [&self](const Ending& ending) { self.end(ending); }));
     }
-    return {};
+    return machine;
 }
 
-Result<void> KvmMachine::load(const GuestConfig& config) {
+Result<void> KvmMachine::load() {
+    const GuestConfig& config = config_;
     const bool acpi = config.acpi && !disables_acpi(config.cmdline);
     IVMM_ASSIGN(command_line_, build_cmdline({.user = config.cmdline,
                                               .acpi = acpi,
@@ -77,9 +95,37 @@ KvmMachine::~KvmMachine() {
     }
 }
 
+Result<MachineState> KvmMachine::save() {
+    MachineState state;
+    state.command_line = command_line_;
+    // The devices first: what they have raised is then in the interrupt controllers' state.
+    on_device_loop([&] { state.devices = devices_->save(); });
+    IVMM_ASSIGN(state.vm, vm_->save());
+    for (auto& vcpu : vcpus_) {
+        IVMM_ASSIGN(auto saved, vcpu->vcpu().save());
+        state.vcpus.push_back(std::move(saved));
+    }
+    return state;
+}
+
+Result<void> KvmMachine::restore(const MachineState& state, GuestTime time) {
+    if (state.vcpus.size() != vcpus_.size()) {
+        return fail("the saved guest has {} vCPUs, this one {}", state.vcpus.size(), vcpus_.size());
+    }
+    command_line_ = state.command_line;
+    for (size_t i = 0; i < vcpus_.size(); ++i) {
+        IVMM_TRY(vcpus_[i]->vcpu().restore(state.vcpus[i], time));
+    }
+    IVMM_TRY(vm_->restore(state.vm, time));
+    Result<void> restored;
+    on_device_loop([&] { restored = devices_->restore(state.devices); });
+    return restored;
+}
+
 Result<void> KvmMachine::start(EndCallback on_end) {
     on_end_ = std::move(on_end);
     state_ = RunState::kRunning;
+    on_device_loop([this] { devices_->thaw(); });
     for (auto& vcpu : vcpus_) {
         vcpu->start();
     }
@@ -153,11 +199,7 @@ MachineStatus KvmMachine::status() {
     MachineStatus status;
     status.state = state_;
     status.memory_bytes = memory_->size();
-    struct stat file {};
-    if (::fstat(memory_->fd(), &file) == 0) {
-        constexpr uint64_t kStatBlock = 512;
-        status.memory_resident_bytes = static_cast<uint64_t>(file.st_blocks) * kStatBlock;
-    }
+    status.memory_resident_bytes = memory_->resident_bytes();
     status.host_kind = host_kind_name(kvm_.host_kind());
     status.kernel_command_line = command_line_;
     for (const auto& vcpu : vcpus_) {

@@ -21,25 +21,56 @@ class KvmMachine final : public Machine {
  public:
     static Result<std::unique_ptr<KvmMachine>> create(const GuestConfig& config,
                                                       ConsoleOutput& output);
+    /// A guest without a kernel, which is to go on from a saved state: restore(), then start().
+    /// `memory` may get its content until start().
+    static Result<std::unique_ptr<KvmMachine>> create_empty(const GuestConfig& config,
+                                                            std::unique_ptr<GuestMemory> memory,
+                                                            const Backends& backends,
+                                                            ConsoleOutput& output);
     ~KvmMachine() override;
+
+    /// Once, of a machine that create_empty() has made. Refuses a state that is not one of such a
+    /// machine; the machine is then of no use any more.
+    Result<void> restore(const MachineState& state, GuestTime time);
+    /// Says what it is called and stands on since it was created; before start().
+    void set_config(const GuestConfig& config) { config_ = config; }
+    /// When its first vCPU first entered the guest: CLOCK_MONOTONIC, ns. After start(); waits for
+    /// that moment.
+    uint64_t first_run_ns() const { return vcpus_.front()->first_run_ns(); }
+    /// Runs a task on the device loop, which alone may touch backends, and waits for it.
+    void on_device_loop(const std::function<void()>& task) { device_loop_->loop().call(task); }
+    EventLoop& device_loop() { return device_loop_->loop(); }
+    DeviceSet& devices() { return *devices_; }
 
     Result<void> start(EndCallback on_end) override;
     Result<void> pause() override;
     Result<void> resume() override;
     void stop() override;
+    Result<MachineState> save() override;
+    GuestMemory& memory() override { return *memory_; }
+    Result<std::unique_ptr<DirtyTracker>> track_dirty() override {
+        return DirtyTracker::start(*vm_, *memory_);
+    }
+    const GuestConfig& config() const override { return config_; }
+    RunState state() const override { return state_; }
     MachineStatus status() override;
     ConsoleInput& console_input() override { return devices_->console_input(); }
 
  private:
-    explicit KvmMachine(Kvm kvm) : kvm_(std::move(kvm)) {}
-    Result<void> build(const GuestConfig& config, ConsoleOutput& output);
-    Result<void> load(const GuestConfig& config);
+    KvmMachine(Kvm kvm, GuestConfig config, std::unique_ptr<GuestMemory> memory)
+        : kvm_(std::move(kvm)), config_(std::move(config)), memory_(std::move(memory)) {}
+    static Result<std::unique_ptr<KvmMachine>> build(const GuestConfig& config,
+                                                     std::unique_ptr<GuestMemory> memory,
+                                                     const Backends& backends,
+                                                     ConsoleOutput& output);
+    Result<void> load();
     /// Any thread; the first call decides how the guest has ended.
     void end(const Ending& ending);
     void on_platform_event(PlatformEvent event);
 
     // In the order in which they depend on each other.
     Kvm kvm_;
+    GuestConfig config_;
     std::unique_ptr<GuestMemory> memory_;
     std::unique_ptr<Vm> vm_;
     std::unique_ptr<LoopThread> device_loop_;

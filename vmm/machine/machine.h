@@ -8,7 +8,10 @@
 
 #include "base/result.h"
 #include "devices/console_port.h"
+#include "memory/guest_memory.h"
 #include "vmm/config/guest_config.h"
+#include "vmm/machine/dirty_tracker.h"
+#include "vmm/machine/machine_state.h"
 
 namespace ivmm {
 
@@ -79,6 +82,16 @@ class Machine {
     /// on the medium. `on_end` is called.
     virtual void stop() = 0;
 
+    /// Everything but the memory. Only while paused, and the same until resume().
+    virtual Result<MachineState> save() = 0;
+    /// The memory that belongs to it. Any thread may copy pages of it.
+    virtual GuestMemory& memory() = 0;
+    /// Begins to record which pages change (DirtyTracker).
+    virtual Result<std::unique_ptr<DirtyTracker>> track_dirty() = 0;
+    /// What it is made of, with everything that was left to ivmm to choose.
+    virtual const GuestConfig& config() const = 0;
+
+    virtual RunState state() const = 0;
     virtual MachineStatus status() = 0;
     /// Takes what the user types.
     virtual ConsoleInput& console_input() = 0;

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <chrono>
 #include <utility>
 
 #include "vmm/machine/exit_report.h"
@@ -106,6 +107,9 @@ void VcpuRunner::rest_until_stop() {
 }
 
 void VcpuRunner::run_loop() {
+    first_run_ns_ = static_cast<uint64_t>(
+        std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
+    first_run_ns_.notify_all();
     while (true) {
         auto result = vcpu_->run();
         exits_.fetch_add(1, std::memory_order_relaxed);

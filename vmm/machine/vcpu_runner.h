@@ -32,6 +32,11 @@ class VcpuRunner {
     /// The vCPU itself; only while it is parked or not started.
     Vcpu& vcpu() { return *vcpu_; }
     uint64_t exits() const { return exits_.load(std::memory_order_relaxed); }
+    /// When it first ran: CLOCK_MONOTONIC, ns. After start(); waits for that moment.
+    uint64_t first_run_ns() const {
+        first_run_ns_.wait(0);
+        return first_run_ns_;
+    }
 
     /// Starts the thread.
     void start();
@@ -60,6 +65,7 @@ class VcpuRunner {
     const GuestMemory& memory_;
     std::function<void(Ending)> on_end_;
     std::atomic<uint64_t> exits_ = 0;
+    std::atomic<uint64_t> first_run_ns_ = 0;
 
     std::mutex mutex_;  // guards wish_, parked_ and thread_'s handle; nothing else is locked within
     std::condition_variable changed_;

@@ -1,0 +1,110 @@
+#include "memory/replica.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace ivmm {
+namespace {
+
+/// Pages that are looked at together, in a cache of the processor.
+constexpr uint64_t kBatch = 16;
+
+bool is_zero(const uint64_t* words) {
+    constexpr size_t kWords = kPageSize / sizeof(uint64_t);
+    constexpr size_t kStep = 8;
+    for (size_t i = 0; i < kWords; i += kStep) {
+        uint64_t bits = 0;
+        for (size_t j = 0; j < kStep; ++j) {
+            bits |= words[i + j];
+        }
+        if (bits != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Replica>> Replica::create(uint64_t size) {
+    UniqueFd fd(::memfd_create("ivmm-replica", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!fd) {
+        return fail_errno("cannot create a replica's memory file");
+    }
+    if (::ftruncate(fd.get(), static_cast<off_t>(size)) != 0) {
+        return fail_errno("cannot make a replica's memory file {} bytes long", size);
+    }
+    void* base =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
+    if (base == MAP_FAILED) {
+        return fail_errno("cannot map a replica of {} bytes", size);
+    }
+    ::madvise(base, size, MADV_DONTDUMP);
+    return std::unique_ptr<Replica>(
+        new Replica(std::move(fd), static_cast<std::byte*>(base), size));
+}
+
+Replica::Replica(UniqueFd fd, std::byte* base, uint64_t size)
+    : fd_(std::move(fd)), base_(base), size_(size), populated_(size / kPageSize) {}
+
+Replica::~Replica() {
+    if (base_ != nullptr) {
+        ::munmap(base_, size_);
+    }
+}
+
+uint64_t Replica::resident_bytes() const {
+    constexpr uint64_t kStatBlock = 512;
+    struct stat file {};
+    return ::fstat(fd_.get(), &file) == 0 ? static_cast<uint64_t>(file.st_blocks) * kStatBlock : 0;
+}
+
+Result<UniqueFd> Replica::open_for_reading() const {
+    UniqueFd fd(::open(fmt::format("/proc/self/fd/{}", fd_.get()).c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) {
+        return fail_errno("cannot open a replica for reading");
+    }
+    return fd;
+}
+
+uint64_t Replica::update(const GuestMemory& memory, const PageSet& pages) {
+    uint64_t copied = 0;
+    pages.for_each_run([&](uint64_t first, uint64_t count) {
+        for (const uint64_t end = first + count; first < end;) {
+            // Read once: the guest may be writing, and what is looked at must be what is kept.
+            alignas(64) std::array<uint64_t, kBatch * kPageSize / sizeof(uint64_t)> copy;
+            const uint64_t batch = std::min(kBatch, end - first);
+            memory.copy_pages(first, batch, reinterpret_cast<std::byte*>(copy.data()));
+            for (uint64_t i = 0; i < batch; ++i, ++first) {
+                const uint64_t* const page = copy.data() + i * kPageSize / sizeof(uint64_t);
+                if (!populated_.contains(first)) {
+                    if (is_zero(page)) {
+                        continue;
+                    }
+                    populated_.insert(first);
+                }
+                std::copy_n(reinterpret_cast<const std::byte*>(page), kPageSize,
+                            base_ + first * kPageSize);
+                ++copied;
+            }
+        }
+    });
+    return copied;
+}
+
+Result<void> Replica::seal() {
+    ::munmap(std::exchange(base_, nullptr), size_);
+    if (::fcntl(fd_.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) != 0) {
+        return fail_errno("cannot seal a replica");
+    }
+    return {};
+}
+
+}  // namespace ivmm

@@ -1,0 +1,91 @@
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "vmm/cli/guest_command.h"
+#include "vmm/config/size.h"
+
+namespace ivmm::cli {
+namespace {
+
+using rpc::Json;
+
+/// Without a standby, the whole memory is copied first.
+constexpr std::chrono::minutes kPatience{5};
+
+struct Options {
+    std::string guest;
+    std::string clone;
+    std::vector<std::string> nets;
+    bool as_json = false;
+};
+
+void show(const Json& report) {
+    const auto ms = [&](const char* key) { return report.value(key, 0.0) / 1000; };
+    const std::string clone = report.value("clone", "");
+    if (report.value("waited_for_sync", false)) {
+        say("there was no standby in sync: the memory was copied first (`ivmm standby` keeps one)");
+    }
+    print("clone {} runs since {:.2f} ms after the call (process {})\n", clone,
+          ms("trigger_to_run_us"), report.value("clone_pid", 0));
+    print(
+        "the guest stood still for {:.3f} ms: {} pages of memory {:.3f}, state {:.3f}, disks "
+        "{:.3f}\n",
+        ms("pause_us"), report.value("residual_pages", 0), ms("residual_copy_us"), ms("state_us"),
+        ms("disk_fork_us"));
+    for (const auto& disk : report.value("disks", Json::array())) {
+        print("disk {} ({})\n", disk.value("path", ""), disk.value("method", ""));
+    }
+    print(
+        "`ivmm console {}` shows its console, `ivmm stop {}` ends it, `ivmm rm {}` removes its "
+        "disks\n",
+        clone, clone, clone);
+}
+
+int fork(const Options& options) {
+    auto client = connect_to_guest(options.guest);
+    if (!client) {
+        return report(client.error());
+    }
+    Json params = Json::object();
+    if (!options.clone.empty()) {
+        params["name"] = options.clone;
+    }
+    if (!options.nets.empty()) {
+        params["nets"] = options.nets;
+    }
+    const auto answer = client->call("fork", params, kPatience);
+    if (!answer) {
+        return report(answer.error());
+    }
+    if (options.as_json) {
+        print("{}\n", answer->dump(2));
+    } else {
+        show(*answer);
+    }
+    return 0;
+}
+
+}  // namespace
+
+void add_fork(CLI::App& app, Action& action) {
+    auto* const command = app.add_subcommand(
+        "fork", "Start a clone of a running guest, which goes on as if nothing had happened");
+    const auto options = std::make_shared<Options>();
+    command->add_option("NAME", options->guest, "Name of the guest, as `ivmm ls` shows it")
+        ->required();
+    command->add_option("--name", options->clone, "Name of the clone (default: NAME-clone-N)");
+    command
+        ->add_option("--net", options->nets,
+                     "Network of the clone, as for `ivmm run`; once for each device. Default: no "
+                     "cable")
+        ->allow_extra_args(false);
+    command->add_flag("--json", options->as_json, "For programs");
+    command->footer(
+        "The clone has the guest's memory, devices and disks as they were at one instant.\n"
+        "Example:\n"
+        "  ivmm standby web\n"
+        "  ivmm fork web --name trap");
+    command->callback([&action, options] { action = [options] { return fork(*options); }; });
+}
+
+}  // namespace ivmm::cli

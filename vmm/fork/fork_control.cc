@@ -1,0 +1,130 @@
+#include "vmm/fork/fork_control.h"
+
+#include "vmm/config/device_spec.h"
+#include "vmm/config/validate.h"
+#include "vmm/control/parameters.h"
+
+namespace ivmm {
+namespace {
+
+using rpc::Json;
+
+const char* phase_name(StandbyStatus::Phase phase) {
+    switch (phase) {
+        case StandbyStatus::Phase::kNone:
+            return "none";
+        case StandbyStatus::Phase::kBuilding:
+            return "building";
+        case StandbyStatus::Phase::kInSync:
+            return "in-sync";
+        case StandbyStatus::Phase::kFailed:
+            break;
+    }
+    return "failed";
+}
+
+Json to_json(const StandbyStatus& status) {
+    return {{"phase", phase_name(status.phase)},
+            {"error", status.error},
+            {"pid", status.pid},
+            {"replica_bytes", status.replica_bytes},
+            {"rounds", status.rounds},
+            {"last_dirty_pages", status.last_dirty_pages},
+            {"last_round_us", status.last_round_us},
+            {"interval_ms", status.interval_ms},
+            {"forks", status.forks},
+            {"clones", status.clones}};
+}
+
+Json to_json(const ForkReport& report) {
+    Json disks = Json::array();
+    for (const auto& disk : report.disks) {
+        disks.push_back({{"path", disk.path}, {"method", disk.method}});
+    }
+    return {{"clone", report.clone},
+            {"clone_pid", report.clone_pid},
+            {"fork_point", report.fork_point},
+            {"waited_for_sync", report.waited_for_sync},
+            {"rounds", report.rounds},
+            {"trigger_to_pause_us", report.trigger_to_pause_us},
+            {"pause_us", report.pause_us},
+            {"stop_us", report.stop_us},
+            {"residual_pages", report.residual_pages},
+            {"residual_copy_us", report.residual_copy_us},
+            {"state_us", report.state_us},
+            {"disk_fork_us", report.disk_fork_us},
+            {"resume_us", report.resume_us},
+            {"trigger_to_run_us", report.trigger_to_run_us},
+            {"clone_private_bytes", report.clone_private_bytes},
+            // Until the switch is there, no frames are held.
+            {"net_hold_us", 0},
+            {"held_frames", 0},
+            {"disks", std::move(disks)}};
+}
+
+Result<ForkRequest> request_from(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {"name", "nets"}));
+    ForkRequest request;
+    if (params.contains("name")) {
+        IVMM_ASSIGN(request.clone, rpc::text_parameter(params, "name"));
+        IVMM_TRY(check_guest_name(request.clone));
+    }
+    for (const auto& spec : params.value("nets", Json::array())) {
+        if (!spec.is_string()) {
+            return fail_as(ErrorKind::kUsage,
+                           "nets must be a list of texts, as for `ivmm run --net`");
+        }
+        IVMM_ASSIGN(auto net, parse_net_spec(spec.get<std::string>()));
+        request.nets.push_back(std::move(net));
+    }
+    return request;
+}
+
+}  // namespace
+
+ForkControl::ForkControl(StandbyKeeper& keeper, ControlServer& server, EventLoop& control) {
+    server.add_deferred_method("fork", [&](const Json& params, ControlServer::Answer answer) {
+        auto request = request_from(params);
+        if (!request) {
+            answer(Unexpected{std::move(request).error()});
+            return;
+        }
+        keeper.fork(*std::move(request),
+                    [&, answer = std::move(answer)](Result<ForkReport> report) {
+                        if (!report) {
+                            answer(Unexpected{std::move(report).error()});
+                            return;
+                        }
+                        const Json json = to_json(*report);
+                        answer(json);
+                        control.post([&server, json] { server.broadcast("fork.done", json); });
+                    });
+    });
+    server.add_deferred_method("standby", [&](const Json& params, ControlServer::Answer answer) {
+        if (auto checked = rpc::check_parameters(params, {"keep"}); !checked) {
+            answer(Unexpected{std::move(checked).error()});
+            return;
+        }
+        const auto keep = rpc::flag_parameter(params, "keep", true);
+        if (!keep) {
+            answer(Unexpected{keep.error()});
+            return;
+        }
+        auto done = [&keeper, answer = std::move(answer)](Result<void> outcome) {
+            answer(outcome ? Result<Json>(to_json(keeper.status()))
+                           : Result<Json>(Unexpected{std::move(outcome).error()}));
+        };
+        if (*keep) {
+            keeper.keep_standby(std::move(done));
+        } else {
+            keeper.drop_standby(std::move(done));
+        }
+    });
+    server.add_method("standby.status",
+                      [&](ControlConnection&, const Json& params) -> Result<Json> {
+                          IVMM_TRY(rpc::check_parameters(params, {}));
+                          return to_json(keeper.status());
+                      });
+}
+
+}  // namespace ivmm

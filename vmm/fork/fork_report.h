@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmm/config/guest_config.h"
+
+namespace ivmm {
+
+/// What whoever asks for a fork may choose.
+struct ForkRequest {
+    std::string clone;            ///< its name; empty: one is made up
+    std::vector<NetConfig> nets;  ///< cables of the clone's first network devices
+};
+
+/// What came of it. Times in microseconds.
+struct ForkReport {
+    struct Disk {
+        std::string path;
+        std::string method;
+    };
+    std::string clone;
+    int clone_pid = 0;
+    std::string fork_point;
+    bool waited_for_sync = false;  ///< there was no standby in sync at the trigger
+    uint32_t rounds = 0;           ///< extra rounds between trigger and pause
+    double trigger_to_pause_us = 0;
+    double pause_us = 0;  ///< the primary stood still
+    // What the pause was made of.
+    double stop_us = 0;  ///< until no vCPU ran and no device worked
+    double residual_copy_us = 0;
+    double state_us = 0;
+    double disk_fork_us = 0;
+    double resume_us = 0;
+    uint64_t residual_pages = 0;  ///< copied in the pause
+    double trigger_to_run_us = 0;
+    uint64_t clone_private_bytes = 0;  ///< of its process, at its start
+    std::vector<Disk> disks;
+};
+
+/// What keeps the standby.
+struct StandbyStatus {
+    enum class Phase { kNone, kBuilding, kInSync, kFailed };
+    Phase phase = Phase::kNone;
+    std::string error;  ///< why kFailed
+    int pid = 0;
+    uint64_t replica_bytes = 0;     ///< memory of the host that the replica takes
+    uint64_t rounds = 0;            ///< since the replica was begun
+    uint64_t last_dirty_pages = 0;  ///< of the last round
+    double last_round_us = 0;
+    double interval_ms = 0;  ///< between two rounds
+    uint64_t forks = 0;      ///< successful ones
+    uint32_t clones = 0;     ///< that run
+};
+
+}  // namespace ivmm

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "vmm/fork/fork_report.h"
+#include "vmm/fork/standby.h"
+#include "vmm/fork/stopwatch.h"
+#include "vmm/fork/synchroniser.h"
+#include "vmm/machine/machine.h"
+
+namespace ivmm {
+
+/// Keeps a standby of a machine in sync, forks the machine to it, and builds the next one.
+///
+/// Made, called and destroyed on the control thread; everything is done on a thread of its own,
+/// which is there once it is needed. What is asked for is done in order.
+class StandbyKeeper {
+ public:
+    struct Options {
+        std::string program = "/proc/self/exe";  ///< what the standby's process executes
+        double interval_ms = 100;                ///< least time between two rounds
+        double max_interval_ms = 1000;
+        double cpu_share = 0.05;   ///< of one processor, that rounds take; else they come later
+        uint32_t max_clones = 16;  ///< that run at the same time
+    };
+
+    /// `control`: the loop of the control thread. Both must outlive the keeper.
+    static Result<std::unique_ptr<StandbyKeeper>> create(Machine& machine, EventLoop& control) {
+        return create(machine, control, Options());
+    }
+    static Result<std::unique_ptr<StandbyKeeper>> create(Machine& machine, EventLoop& control,
+                                                         Options options);
+    StandbyKeeper(const StandbyKeeper&) = delete;
+    StandbyKeeper& operator=(const StandbyKeeper&) = delete;
+    /// Ends the standby. Clones go on.
+    ~StandbyKeeper();
+
+    /// `done` is called on the keeper's thread.
+    template <class T>
+    using Done = std::function<void(Result<T>)>;
+
+    /// From now on there is a standby; `done` (may be empty) when it is in sync.
+    void keep_standby(Done<void> done);
+    /// Ends the standby, and keeps none from now on.
+    void drop_standby(Done<void> done);
+    /// Forks. Without a standby in sync, one is made first.
+    void fork(ForkRequest request, Done<ForkReport> done);
+
+    /// Any thread.
+    StandbyStatus status() const;
+
+ private:
+    StandbyKeeper(Machine& machine, EventLoop& control, Options options)
+        : machine_(machine), control_(control), options_(std::move(options)) {}
+
+    /// A clone that this process is the parent of.
+    struct Clone {
+        UniqueFd pidfd;
+        EventLoop::Watch watch;
+    };
+
+    void post(EventLoop::Task task);
+
+    // On the keeper's thread.
+    Result<void> build();
+    Result<void> build_in_sync();
+    void discard();
+    void rebuild_later(double milliseconds);
+    Result<ForkReport> fork_now(const ForkRequest& request, const Stopwatch& trigger);
+    Result<void> check_limits() const;
+    void adopt(std::unique_ptr<Standby> clone);
+    void tick();
+    Result<void> sync();
+    void arm(double milliseconds);
+    void set_phase(StandbyStatus::Phase phase, std::string error = {});
+
+    Machine& machine_;
+    EventLoop& control_;
+    const Options options_;
+
+    mutable std::mutex mutex_;  // guards status_; nothing else is locked while it is held
+    StandbyStatus status_;
+
+    // On the keeper's thread, which ends before they do.
+    bool wanted_ = false;
+    std::unique_ptr<Synchroniser> synchroniser_;
+    std::unique_ptr<Standby> standby_;
+    EventLoop::Watch standby_watch_;
+    UniqueFd timer_;
+    EventLoop::Watch timer_watch_;
+    std::map<pid_t, Clone> clones_;
+    uint64_t forks_ = 0;
+
+    std::unique_ptr<LoopThread> thread_;
+};
+
+}  // namespace ivmm

@@ -1,0 +1,68 @@
+#include "vmm/fork/synchroniser.h"
+
+#include <algorithm>
+
+#include "vmm/fork/stopwatch.h"
+
+namespace ivmm {
+
+Result<std::unique_ptr<Synchroniser>> Synchroniser::start(Machine& machine) {
+    IVMM_ASSIGN(auto replica, Replica::create(machine.memory().size()));
+    IVMM_ASSIGN(auto tracker, machine.track_dirty());
+    return std::unique_ptr<Synchroniser>(
+        new Synchroniser(machine, std::move(tracker), std::move(replica)));
+}
+
+Synchroniser::Synchroniser(Machine& machine, std::unique_ptr<DirtyTracker> tracker,
+                           std::unique_ptr<Replica> replica)
+    : machine_(machine),
+      tracker_(std::move(tracker)),
+      replica_(std::move(replica)),
+      pending_(machine.memory().size() / kPageSize) {
+    pending_.insert_all();
+}
+
+Result<Synchroniser::Round> Synchroniser::round() {
+    const Stopwatch watch;
+    IVMM_TRY(tracker_->collect(pending_));
+    if (empty_) {
+        forget_holes();
+    }
+    Round round = copy();
+    round.us = watch.us();
+    return round;
+}
+
+Result<Synchroniser::Round> Synchroniser::last_round() {
+    const Stopwatch watch;
+    IVMM_TRY(tracker_->collect_paused(pending_));
+    Round round = copy();
+    round.us = watch.us();
+    return round;
+}
+
+Synchroniser::Round Synchroniser::copy() {
+    Round round;
+    round.dirty = pending_.count();
+    round.copied = replica_->update(machine_.memory(), pending_);
+    pending_.clear();
+    empty_ = false;
+    return round;
+}
+
+void Synchroniser::forget_holes() {
+    const GuestMemory& memory = machine_.memory();
+    uint64_t page = 0;
+    const auto forget_until = [&](uint64_t end) {
+        for (; page < end; ++page) {
+            pending_.erase(page);
+        }
+    };
+    while (const auto data = memory.next_data(page)) {
+        forget_until(data->first);
+        page = data->first + data->count;
+    }
+    forget_until(pending_.pages());
+}
+
+}  // namespace ivmm
