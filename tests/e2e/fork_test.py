@@ -2,7 +2,11 @@
 """Forks of guests that check themselves: memory, disk and clocks of primary and clone."""
 
 import json
+import os
+import pathlib
 import re
+import signal
+import socket
 import unittest
 
 import harness
@@ -103,6 +107,107 @@ class ForkTest(unittest.TestCase):
 
     def test_memory_beyond_four_gigabytes(self):
         self.check_memory("4G", "start=4G size=64 fill=1 rate=200", forks=2)
+
+    def check_disk(self, disk, method):
+        """A guest that writes all over its disk and reads it back, again and again."""
+        main = self.start("blk", "--mem", "64M", "--disk", disk,
+                          cmdline="op=verify passes=0 n=256 bs=4096 qd=16")
+        main.wait_for("op=check")
+        for _ in range(3):
+            self.in_sync()
+            clone = self.clone()
+            self.assertEqual([d["method"] for d in clone.report["disks"]], [method])
+            clone_disk = pathlib.Path(clone.report["disks"][0]["path"])
+            self.assertTrue(clone_disk.exists())
+            for console, since in ((clone, 0), (main, len(main.console))):
+                self.assertTrue(
+                    harness.eventually(lambda: console.console[since:].count("op=check") >= 3),
+                    console.console + console.log,
+                )
+                self.assertNotIn("FAILED", console.console)
+                self.assertEqual(set(re.findall(r"errors=(\d+)", console.console)), {"0"})
+            clone.end()
+            self.assertEqual(self.workspace.ivmm("rm", clone.name).returncode, 0)
+            self.assertFalse(clone_disk.exists())
+        self.workspace.ivmm("stop", "main")
+        self.assertEqual(main.wait_end(), 0)
+        self.assert_no_leftovers()
+
+    def test_disk_in_a_file(self):
+        disk = self.workspace.path / "disk.img"
+        disk.write_bytes(bytes(4 << 20))
+        self.check_disk(disk, "copy")
+
+    def test_refusals_leave_the_guest_alone(self):
+        main = self.start("dirty", "--mem", "64M", cmdline="op=verify rate=50 interval_ms=50 size=16")
+        main.wait_for("generation=")
+
+        def refused(reason, *arguments, code=1):
+            done = self.workspace.ivmm("fork", *arguments)
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn(reason, done.stderr)
+            self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+
+        refused("'main'", "main", "--name", "main")
+        refused("is not a name", "main", "--name", "no/name", code=2)
+        refused("unknown option", "main", "--net", "colour=red", code=2)
+        refused("1 network devices", "main", "--net", "tap=x0", code=1)
+        refused("no guest", "other")
+        self.assert_passes(main, since=len(main.console))
+
+        # A standby that is killed is replaced, and a fork in that moment does not fail.
+        self.in_sync()
+        pid = self.standby()["pid"]
+        os.kill(pid, signal.SIGKILL)
+        self.assertTrue(harness.eventually(
+            lambda: self.standby()["phase"] == "in-sync" and self.standby()["pid"] != pid))
+        clone = self.clone("--name", "trap")
+        self.assertEqual(clone.name, "trap")
+        refused("'trap'", "main", "--name", "trap")
+        self.assert_passes(clone)
+
+        # The clone outlives its primary, even one that is killed.
+        os.kill(main.status()["pid"], signal.SIGKILL)
+        main.wait_end()
+        self.assert_passes(clone, since=len(clone.console))
+        clone.end()
+        self.workspace.ivmm("rm", "trap")
+        self.workspace.ivmm("ls")
+        self.assert_no_leftovers()
+
+    def standby(self):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.workspace.path / "ivmm" / "main.sock"))
+            client.sendall(b'{"jsonrpc":"2.0","id":1,"method":"standby.status"}\n')
+            return json.loads(client.makefile().readline())["result"]
+
+    def test_a_fork_of_a_clone(self):
+        main = self.start("dirty", "--mem", "64M",
+                          cmdline="op=verify rate=100 interval_ms=50 size=32 fill=1")
+        main.wait_for("generation=")
+        clone = self.clone("--name", "first")
+        self.assertTrue(clone.report["waited_for_sync"])
+        second = Clone(self.workspace, self.fork("--name", "second", name="first"))
+        self.addCleanup(second.close)
+        for console in (second, clone, main):
+            self.assert_passes(console, since=len(console.console))
+        for console in (second, clone):
+            console.end()
+        self.workspace.ivmm("rm", "--all")
+        self.workspace.ivmm("stop", "main")
+        main.wait_end()
+        self.assert_no_leftovers()
+
+    def test_a_paused_guest_stays_paused(self):
+        main = self.start("dirty", "--mem", "64M", cmdline="op=verify rate=50 interval_ms=50 size=16")
+        main.wait_for("generation=")
+        self.workspace.ivmm("pause", "main")
+        clone = self.clone()
+        self.assertEqual(main.status()["state"], "paused")
+        self.assert_passes(clone)
+        self.workspace.ivmm("resume", "main")
+        self.assert_passes(main, since=len(main.console))
+        clone.end()
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ VcpuState save_of(Vcpu& vcpu) {
 VmState save_of(Vm& vm) {
     auto state = *vm.save();
     state.clock_ns = 0;
+    state.host_ns = 0;
     for (auto& channel : state.pit.channels) {
         channel.count_load_time = 0;
     }

@@ -2,7 +2,8 @@
 #include <memory>
 
 #include "vmm/cli/guest_command.h"
-#include "vmm/config/size.h"
+#include "vmm/config/device_spec.h"
+#include "vmm/config/validate.h"
 
 namespace ivmm::cli {
 namespace {
@@ -41,7 +42,21 @@ void show(const Json& report) {
         clone, clone, clone);
 }
 
+/// What can be said without the guest.
+Result<void> check(const Options& options) {
+    if (!options.clone.empty()) {
+        IVMM_TRY(check_guest_name(options.clone));
+    }
+    for (const auto& spec : options.nets) {
+        IVMM_TRY(parse_net_spec(spec));
+    }
+    return {};
+}
+
 int fork(const Options& options) {
+    if (const auto checked = check(options); !checked) {
+        return report(checked.error());
+    }
     auto client = connect_to_guest(options.guest);
     if (!client) {
         return report(client.error());

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""A Linux server is forked while it works, with its disk on an overlay: it and its clone go on."""
+
+import json
+import re
+import socket
+import time
+
+import harness
+import linux_guest_test
+import overlay_test
+
+ADDRESS = "10.77.0.2"
+HOST = "10.77.0.1/24"
+PROMPT = linux_guest_test.PROMPT
+CMDLINE = f"{linux_guest_test.BASE_CMDLINE} ivmm.ip={ADDRESS}/24 ivmm.gw=10.77.0.1"
+DISK = "rootfs.ext4"
+# A loop that writes a file, and counts in a variable that only its shell has.
+LOAD = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done >/root/count &\n"
+# What a kernel says that has noticed something. (Its own name is in the command line.)
+TROUBLE = "rcu.*stall|soft lockup|hung task|clocksource.*unstable|BUG|I/O error|EXT4-fs error"
+
+
+def fetch(device):
+    """The page of the guest behind a TAP; None while nobody answers."""
+    with socket.socket() as client:
+        client.settimeout(20)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        try:
+            client.connect((ADDRESS, 80))
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            page = b""
+            while data := client.recv(65536):
+                page += data
+            return page.decode()
+        except OSError:
+            return None
+
+
+class Shell:
+    """Commands that are typed into a console, and their output."""
+
+    def __init__(self, console):
+        self.console = console
+        self.number = 0
+
+    def run(self, command, seconds=60):
+        self.number += 1
+        mark = f"end-{self.number}-"
+        since = len(self.console.console)
+        # The quotes keep the echo of what is typed from looking like the answer.
+        self.console.type(f"{command}; echo {mark[:-1]}''-$?\n")
+        pattern = re.compile(rf"\n(.*?){mark}(\d+)\r", re.DOTALL)
+        found = harness.eventually(
+            lambda: pattern.search(self.console.console[since:]), seconds)
+        if not found:
+            raise AssertionError(f"no answer to {command!r}: {self.console.console[since:]}")
+        return found[1].replace("\r", "")
+
+
+class ForkLinuxTest(overlay_test.OverlayTest):
+    images = None
+
+    def fork(self, *arguments):
+        done = self.workspace.ivmm("fork", "linux", "--json", *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        print(f"pause {report['pause_us']:.0f} µs, disks {report['disk_fork_us']:.0f} µs, "
+              f"runs after {report['trigger_to_run_us'] / 1000:.1f} ms", flush=True)
+        return report
+
+    def test_both_go_on(self):
+        self.mount(lower=self.images.rootfs)
+        disk = self.mnt / DISK
+        main = harness.Guest(
+            self.workspace, "linux", "--kernel", self.images.kernel / "vmlinux", "--mem", "128M",
+            "--standby", "--disk", disk, "--net", f"tap=tap0,host={HOST}", "--cmdline", CMDLINE,
+        )
+        self.addCleanup(main.close)
+        main.wait_for(PROMPT)
+        main.wait_for("ivmm-guest: ready")
+        shell = Shell(main)
+        shell.run("secret=from-before; cd /tmp")
+        main.type(LOAD)
+        self.assertIn("ivmm guest", harness.eventually(lambda: fetch("tap0")) or "")
+
+        report = self.fork("--name", "trap", "--net", f"tap=tap1,host={HOST}")
+        self.assertFalse(report["waited_for_sync"])
+        self.assertEqual([d["method"] for d in report["disks"]], ["overlay"])
+        clone = harness.Program([harness.IVMM, "console", "trap"], self.workspace.environment)
+        self.addCleanup(clone.close)
+        trap = Shell(clone)
+
+        for name, one in (("clone", trap), ("primary", shell)):
+            # The very shell, its variables, its folder and its background job.
+            self.assertIn("from-before /tmp", one.run("echo $secret $PWD"), name)
+            before = int(one.run("tail -n 1 /root/count"))
+            time.sleep(1)
+            self.assertGreater(int(one.run("tail -n 1 /root/count")), before, name)
+        self.assertIn("ivmm guest", fetch("tap0") or "", "the primary serves")
+        self.assertIn("ivmm guest", fetch("tap1") or "", "the clone serves")
+
+        # Clocks: neither has lost or won more than it takes to ask.
+        begin = time.monotonic()
+        ours = float(shell.run("cat /proc/uptime").split()[0])
+        theirs = float(trap.run("cat /proc/uptime").split()[0])
+        self.assertGreaterEqual(theirs, ours)
+        self.assertLessEqual(theirs - ours, time.monotonic() - begin + 1)
+
+        # What one writes the other does not have.
+        shell.run("echo primary >/root/mine; sync")
+        trap.run("echo clone >/root/mine; echo more >/root/trapped; sync")
+        self.assertIn("primary", shell.run("cat /root/mine"))
+        self.assertIn("clone", trap.run("cat /root/mine"))
+        self.assertIn("No such file", shell.run("cat /root/trapped"))
+
+        for name, one in (("clone", trap), ("primary", shell)):
+            self.assertNotRegex(one.run("dmesg"), TROUBLE, name)
+            one.console.type("poweroff\n")
+        self.assertEqual(main.wait_end(), 0, main.log)
+        clone.wait_end()
+        self.assertTrue(harness.eventually(
+            lambda: "trap" not in self.workspace.ivmm("ls").stdout))
+
+        for path, content in ((disk, "primary"), (report["disks"][0]["path"], "clone")):
+            check = linux_guest_test.fsck(path)
+            self.assertEqual(check.returncode, 0, check.stdout)
+            self.assertEqual(linux_guest_test.file_in(path, "/root/mine"), f"{content}\n")
+        removed = self.workspace.ivmm("rm", "trap")
+        self.assertEqual(removed.returncode, 0, removed.stderr)
+        pid = self.pid_of(self.mnt)
+        self.overlay("umount", self.mnt)
+        self.expect_nothing_left(pid)
+        self.assertEqual([n for n in self.workspace.leftovers() if n != "overlay"], [])
+
+
+if __name__ == "__main__":
+    harness.require_kvm()
+    overlay_test.require_fuse()
+    harness.enter_own_network()
+    ForkLinuxTest.images = harness.LinuxImages()
+    harness.main()
