@@ -4,9 +4,11 @@
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
+import time
 import unittest
 
 import harness
@@ -180,6 +182,35 @@ class ForkTest(unittest.TestCase):
             client.connect(str(self.workspace.path / "ivmm" / "main.sock"))
             client.sendall(b'{"jsonrpc":"2.0","id":1,"method":"standby.status"}\n')
             return json.loads(client.makefile().readline())["result"]
+
+    def test_a_standby_that_is_killed_in_the_middle_of_a_fork(self):
+        main = self.start("dirty", "--mem", "64M",
+                          cmdline="op=verify rate=100 interval_ms=50 size=32 fill=1")
+        main.wait_for("generation=")
+        seed = random.randrange(1 << 32)
+        print(f"seed {seed}", flush=True)
+        moments = random.Random(seed)
+        outcomes = []
+        for number in range(15):
+            self.in_sync()
+            pid = self.standby()["pid"]
+            with harness.Program([harness.IVMM, "fork", "main", "--name", f"trap{number}"],
+                                 self.workspace.environment) as call:
+                time.sleep(moments.uniform(0, 0.012))
+                os.kill(pid, signal.SIGKILL)
+                outcomes.append(call.wait_end())
+                lines = call.log.strip().splitlines()
+                # Either it was the clone's process by then, or the fork failed and says at what.
+                self.assertEqual(len(lines), outcomes[-1], call.log)
+            self.assertEqual(main.status()["state"], "running")
+        print(f"{outcomes.count(0)} of {len(outcomes)} forks were done before", flush=True)
+        self.assert_passes(main, since=len(main.console))
+        self.workspace.ivmm("ls")
+        self.workspace.ivmm("rm", "--all")
+        self.workspace.ivmm("stop", "main")
+        self.assertEqual(main.wait_end(), 0)
+        logs = [f"trap{number}.log" for number in range(15)]
+        self.assertEqual([n for n in self.workspace.leftovers() if n not in logs], [])
 
     def test_a_fork_of_a_clone(self):
         main = self.start("dirty", "--mem", "64M",

@@ -134,6 +134,12 @@ class Program:
             reader.join()
         return code
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def close(self):
         """Ends the guest if it still runs."""
         if self.process.poll() is None:
