@@ -19,7 +19,7 @@ namespace {
 
 using rpc::Json;
 
-constexpr int kVersion = 1;
+constexpr int kRecordVersion = 1;
 constexpr std::string_view kRecordSuffix = ".clone";
 constexpr std::string_view kFolderSuffix = ".disks";
 
@@ -107,7 +107,7 @@ Json to_json(const CloneRecord& record) {
                          {"mountpoint", view.mountpoint},
                          {"server_pid", view.server_pid}});
     }
-    return {{"version", kVersion},       {"clone", record.clone},       {"primary", record.primary},
+    return {{"version", kRecordVersion}, {"clone", record.clone},       {"primary", record.primary},
             {"created", record.created}, {"complete", record.complete}, {"disks", std::move(disks)},
             {"views", std::move(views)}};
 }
@@ -115,8 +115,8 @@ Json to_json(const CloneRecord& record) {
 Result<CloneRecord> clone_record_from(const Json& json) {
     Members members(json);
     const int version = members.number("version");
-    if (members.good() && version != kVersion) {
-        return fail("it has version {}, this ivmm knows version {}", version, kVersion);
+    if (members.good() && version != kRecordVersion) {
+        return fail("it has version {}, this ivmm knows version {}", version, kRecordVersion);
     }
     CloneRecord record;
     record.clone = members.text("clone");

@@ -8,7 +8,7 @@ namespace {
 using rpc::Json;
 
 /// What waits for the disk.
-constexpr std::chrono::minutes kPatience{5};
+constexpr std::chrono::minutes kServerPatience{5};
 /// The guest stands still: better no clone than that for longer.
 constexpr std::chrono::seconds kCommitPatience{5};
 
@@ -28,7 +28,7 @@ Result<Json> ViewFork::call(const char* method, const Json& params,
 
 Result<void> ViewFork::prepare() {
     const Json targets = Json::array({{{"view", view_.view}}});
-    IVMM_TRY(call("prepare_fork", {{"view", parent_.view}, {"targets", targets}}, kPatience));
+    IVMM_TRY(call("prepare_fork", {{"view", parent_.view}, {"targets", targets}}, kServerPatience));
     return {};
 }
 
@@ -56,7 +56,8 @@ Result<void> ViewFork::end_commit() {
 }
 
 Result<void> ViewFork::mount() {
-    IVMM_TRY(call("mount", {{"view", view_.view}, {"mountpoint", view_.mountpoint}}, kPatience));
+    IVMM_TRY(
+        call("mount", {{"view", view_.view}, {"mountpoint", view_.mountpoint}}, kServerPatience));
     return {};
 }
 
