@@ -55,7 +55,7 @@ class Flatten {
                 layer->retire();
             }
         }
-        if (const auto deleted = store_.delete_leftovers(std::move(replacement)); !deleted) {
+        if (const auto deleted = store_.delete_leftovers(replacement); !deleted) {
             log::warning("what was flattened takes space until the store is opened next: {}",
                          deleted.error().message);
         }

@@ -135,7 +135,7 @@ class Store {
                              const std::function<bool()>& replaced);
     /// After replace_run(): deletes what was replaced, except what others have open, which is left
     /// to the next open() of the store. If that has not come to it: deletes the replacement.
-    Result<void> delete_leftovers(Replacement replacement);
+    Result<void> delete_leftovers(const Replacement& replacement);
 
     /// Deletes a view that nobody serves, and the layers that no other view needs. Safe at any
     /// crash: what is left is removed by the next open().

@@ -183,7 +183,7 @@ Result<void> Store::replace_run(const Run& run, Replacement& replacement,
     return {};
 }
 
-Result<void> Store::delete_leftovers(Replacement replacement) {
+Result<void> Store::delete_leftovers(const Replacement& replacement) {
     if (!replacement.used_) {
         replacement.layer_->retire();
     }

@@ -3,8 +3,12 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <list>
 #include <memory>
+#include <set>
+#include <string>
 #include <thread>
 
 #include "storage/tools/check.h"
@@ -190,6 +194,51 @@ TEST_F(FlattenTest, AKillAtAnyMomentLeavesOneOrTheOther) {
     ASSERT_TRUE(server_.stop());
     ASSERT_NO_FATAL_FAILURE(start());
     EXPECT_LE(layers_on_disk(), 8U);
+}
+
+TEST_F(FlattenTest, AFullDiskChangesNothing) {
+    const std::string disk = dir_.path() + "/disk";
+    const std::string mountpoint = dir_.path() + "/mnt";
+    std::filesystem::create_directory(disk);
+    std::filesystem::create_directory(mountpoint);
+    const auto small = Mount::make("none", disk, "tmpfs", 0, "size=16m");
+    ASSERT_TRUE(small) << small.error().message;
+    const std::string store = disk + "/store";
+    auto server = ServerProcess::start({.store = store, .mountpoint = mountpoint});
+    ASSERT_TRUE(server) << server.error().message;
+    const std::string content(5 << 20, 'x');
+    for (const std::string name : {"a", "b"}) {
+        std::ofstream(mountpoint + "/" + name) << content;
+        const auto forked = server->fork("main", {{name, ""}});
+        ASSERT_TRUE(forked && server->remove_view(name)) << name;
+    }
+    // There is room for one of the files, and not for both.
+    const auto layers = [&] {
+        std::set<std::string> names;
+        for (const auto& entry : std::filesystem::directory_iterator(store + "/layers")) {
+            names.insert(entry.path().filename());
+        }
+        return names;
+    };
+    const auto before = layers();
+    ASSERT_TRUE(server->flatten("main"));
+    const auto refused = server->flattened();
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("No space left on device"), std::string::npos)
+        << refused.error().message;
+    EXPECT_EQ(layers(), before);
+    for (const std::string name : {"a", "b"}) {
+        std::ifstream file(mountpoint + "/" + name);
+        EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), content) << name;
+    }
+    std::filesystem::remove(mountpoint + "/a");
+    const auto forked = server->fork("main", {{"c", ""}});
+    ASSERT_TRUE(forked && server->remove_view("c"));
+    ASSERT_TRUE(server->flatten("main"));
+    const auto merged = server->flattened();
+    ASSERT_TRUE(merged) << merged.error().message;
+    EXPECT_EQ(*merged, 3U);
+    EXPECT_TRUE(server->stop());
 }
 
 }  // namespace
