@@ -557,6 +557,28 @@ PosixResult<void> BlockFile::write(uint64_t offset, ConstByteSpan data) {
     return outcome;
 }
 
+PosixResult<void> BlockFile::copy_from(int file, uint64_t offset, uint64_t length) {
+    if (!impl_->writable) {
+        return posix_error(EROFS);
+    }
+    const std::shared_lock shape(impl_->shape);
+    const auto end = checked_add(offset, length);
+    if (!end || *end > impl_->size || offset % kBlockSize != 0 ||
+        (*end % kBlockSize != 0 && *end != impl_->size)) {
+        return posix_error(EINVAL);
+    }
+    if (length == 0) {
+        return {};
+    }
+    IVMM_TRY(impl_->reserve_map(block_of(offset), blocks_to(*end)));
+    const auto copied = copy_range(file, impl_->data, offset, length);
+    if (copied) {
+        impl_->set_source(block_of(offset), blocks_to(*end), impl_->own);
+    }
+    impl_->note_change();
+    return copied;
+}
+
 PosixResult<void> BlockFile::zero(uint64_t offset, uint64_t length, bool keep_size) {
     if (!impl_->writable) {
         return posix_error(EROFS);

@@ -72,6 +72,10 @@ class BlockFile {
     PosixResult<size_t> read(uint64_t offset, ByteSpan out) const;
     /// Writes all or gives an error; extends the file. EROFS when not writable or frozen.
     PosixResult<void> write(uint64_t offset, ConstByteSpan data);
+    /// As write(), of the bytes that `file` has at the same offsets; shares their space with it
+    /// where the file system can. `offset` is that of a block, and the end is that of a block or of
+    /// this file, which does not grow.
+    PosixResult<void> copy_from(int file, uint64_t offset, uint64_t length);
     /// Makes a range zeroes and gives its space back (TRIM, write-zeroes, PUNCH_HOLE). With
     /// `keep_size`, what lies beyond the end is ignored; otherwise the file grows.
     PosixResult<void> zero(uint64_t offset, uint64_t length, bool keep_size);

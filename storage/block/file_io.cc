@@ -4,7 +4,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <vector>
 
 namespace ivmm::storage {
 
@@ -62,6 +64,57 @@ PosixResult<void> write_at(int fd, uint64_t offset, std::span<const ConstByteSpa
 
 PosixResult<void> write_at(int fd, uint64_t offset, ConstByteSpan data) {
     return write_at(fd, offset, std::span(&data, 1));
+}
+
+namespace {
+
+/// Bytes copied by the file system, or none: it cannot.
+size_t share(int from, int to, uint64_t offset, uint64_t length) {
+    auto from_offset = static_cast<off_t>(offset);
+    auto to_offset = static_cast<off_t>(offset);
+    const ssize_t n = ::copy_file_range(from, &from_offset, to, &to_offset, length, 0);
+    return n > 0 ? static_cast<size_t>(n) : 0;
+}
+
+PosixResult<void> copy_data(int from, int to, uint64_t offset, uint64_t end) {
+    constexpr size_t kAtOnce = 1 << 20;
+    std::vector<std::byte> buffer;
+    while (offset < end) {
+        if (const size_t n = share(from, to, offset, end - offset); n != 0) {
+            offset += n;
+            continue;
+        }
+        buffer.resize(std::min<uint64_t>(kAtOnce, end - offset));
+        IVMM_ASSIGN(const size_t n, read_at(from, offset, buffer));
+        if (n == 0) {
+            return posix_error(EIO);  // somebody has cut it off
+        }
+        IVMM_TRY(write_at(to, offset, ConstByteSpan(buffer).first(n)));
+        offset += n;
+    }
+    return {};
+}
+
+}  // namespace
+
+PosixResult<void> copy_range(int from, int to, uint64_t offset, uint64_t length) {
+    const uint64_t end = offset + length;
+    while (offset < end) {
+        const off_t data = ::lseek(from, static_cast<off_t>(offset), SEEK_DATA);
+        if (data < 0 && errno != ENXIO) {
+            return last_posix_error();
+        }
+        if (data < 0 || static_cast<uint64_t>(data) >= end) {
+            break;
+        }
+        const off_t hole = ::lseek(from, data, SEEK_HOLE);
+        if (hole < 0) {
+            return last_posix_error();
+        }
+        offset = std::min(static_cast<uint64_t>(hole), end);
+        IVMM_TRY(copy_data(from, to, static_cast<uint64_t>(data), offset));
+    }
+    return {};
 }
 
 PosixResult<uint64_t> file_size(int fd) {

@@ -16,6 +16,10 @@ PosixResult<size_t> read_at(int fd, uint64_t offset, ByteSpan out);
 PosixResult<void> write_at(int fd, uint64_t offset, std::span<const ConstByteSpan> pieces);
 PosixResult<void> write_at(int fd, uint64_t offset, ConstByteSpan data);
 
+/// Copies bytes from one file to the same offset of another, or shares their space where the file
+/// system can; `from` has them all, and holes stay holes.
+PosixResult<void> copy_range(int from, int to, uint64_t offset, uint64_t length);
+
 /// Bytes.
 PosixResult<uint64_t> file_size(int fd);
 

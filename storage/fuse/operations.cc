@@ -346,10 +346,11 @@ const Listing::Item& item_at(const Listing& listing, size_t position) {
 /// Fills the kernel's buffer from a position on. `add` puts one entry there and gives the size it
 /// needs; it has no effect if that is more than there is.
 template <class Add>
-void fill(fuse_req_t request, size_t size, off_t offset, fuse_file_info* file, Add add) {
+void fill(fuse_req_t request, fuse_ino_t number, size_t size, off_t offset, fuse_file_info* file,
+          Add add) {
     Listing& listing = listing_of(file);
     if (offset == 0) {
-        if (const auto read = listing.rewind(); !read) {
+        if (const auto read = view_of(request).rewind(inode_of(request, number), listing); !read) {
             return reply_error(request, read.error());
         }
     }
@@ -367,10 +368,10 @@ void fill(fuse_req_t request, size_t size, off_t offset, fuse_file_info* file, A
     fuse_reply_buf(request, buffer.data(), used);
 }
 
-void readdir(fuse_req_t request, fuse_ino_t /*number*/, size_t size, off_t offset,
+void readdir(fuse_req_t request, fuse_ino_t number, size_t size, off_t offset,
              fuse_file_info* file) {
     answer(request, [&] {
-        fill(request, size, offset, file,
+        fill(request, number, size, offset, file,
              [&](std::span<char> out, const Listing::Item& item, off_t next) {
                  struct stat attributes {};
                  attributes.st_ino = item.inode;
@@ -386,7 +387,7 @@ void readdirplus(fuse_req_t request, fuse_ino_t number, size_t size, off_t offse
     answer(request, [&] {
         View& view = view_of(request);
         Inode& directory = inode_of(request, number);
-        fill(request, size, offset, file,
+        fill(request, number, size, offset, file,
              [&](std::span<char> out, const Listing::Item& item, off_t next) {
                  const char* const name = item.name.c_str();
                  const size_t n = fuse_add_direntry_plus(request, nullptr, 0, name, nullptr, 0);

@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
+#include <set>
 
 #include "base/log.h"
 #include "storage/fuse/background.h"
@@ -52,6 +54,7 @@ struct Mounted {
     std::optional<Store::ViewLock> lock;  // none: a read-only union without a store
     std::unique_ptr<View> view;
     std::unique_ptr<FuseSession> session;
+    std::atomic<bool> to_be_flattened = false;
     std::mutex fork_mutex;  // guards `prepared`, which belongs to the present top
     Store::Prepared prepared;
     uint64_t forks = 0;
@@ -63,16 +66,31 @@ struct OverlayServer::Impl {
     std::string source;  // what mount(8) shows
     std::shared_ptr<Store> store;
     std::function<void(const std::string&)> on_unmounted;
+    uint32_t flatten_from = 0;
+    std::atomic<bool> stopping = false;
+    /// Of those who change which views there are, or what layers they have; before all others.
+    std::mutex structure;
     mutable std::mutex mutex;                                // guards what follows
     std::map<std::string, std::shared_ptr<Mounted>> mounts;  // by view
     std::string error;                                       // the first that ended durability
-    // The last member: its tasks use the others.
+    std::optional<FlattenStatus> flattening;
+    // The last members: their tasks use the others.
     std::unique_ptr<Background> background;
+    std::unique_ptr<Background> flattener;  // what takes longer than others are to wait
 
     std::shared_ptr<Mounted> find(const std::string& view) const {
         const std::scoped_lock lock(mutex);
         const auto at = mounts.find(view);
         return at == mounts.end() ? nullptr : at->second;
+    }
+
+    std::vector<std::shared_ptr<Mounted>> all_mounted() const {
+        const std::scoped_lock lock(mutex);
+        std::vector<std::shared_ptr<Mounted>> all;
+        for (const auto& [name, mounted] : mounts) {
+            all.push_back(mounted);
+        }
+        return all;
     }
 
     void note(const std::string& message) {
@@ -180,6 +198,73 @@ struct OverlayServer::Impl {
         return mounted;
     }
 
+    /// Puts a layer in the place of a run, in the store and in all views that are mounted.
+    Result<void> replace(const Store::Run& run, StackSpan layers, Store::Replacement& replacement) {
+        const std::scoped_lock lock(structure);
+        const auto all = all_mounted();
+        std::set<std::string> served;
+        for (const auto& mounted : all) {
+            served.insert(mounted->name);
+        }
+        return store->replace_run(run, replacement, served, [&] {
+            bool replaced = true;
+            for (const auto& mounted : all) {
+                const Stack stack = mounted->view->stack();
+                if (std::ranges::find(stack, layers.front()) != stack.end()) {
+                    replaced =
+                        mounted->view->replace_layers(layers, replacement.layer()) && replaced;
+                }
+            }
+            return replaced;
+        });
+    }
+
+    /// On the flattener.
+    Result<FlattenReport> flatten(const std::string& view) {
+        FlattenOptions options;
+        options.progress = [&](double done) {
+            const std::scoped_lock lock(mutex);
+            flattening = FlattenStatus{view, done};
+            return !stopping;
+        };
+        options.replace = [&](const Store::Run& run, StackSpan layers,
+                              Store::Replacement& replacement) {
+            return replace(run, layers, replacement);
+        };
+        auto report = storage::flatten(*store, view, options);
+        const std::scoped_lock lock(mutex);
+        flattening.reset();
+        return report;
+    }
+
+    void flatten_if_long(const std::shared_ptr<Mounted>& mounted) {
+        const Stack stack = mounted->view->stack();
+        const auto layers = std::ranges::count_if(stack, &Layer::in_store);
+        if (flatten_from == 0 || layers <= flatten_from ||
+            mounted->to_be_flattened.exchange(true)) {
+            return;
+        }
+        flattener->post([this, mounted] {
+            mounted->to_be_flattened = false;
+            const auto flattened = [&]() -> Result<void> {
+                IVMM_ASSIGN(const auto found, store->find_runs(mounted->name));
+                size_t fewer = 0;
+                for (const auto& run : found.runs) {
+                    fewer += run.size() - 1;
+                }
+                // Else the same data would be copied again and again.
+                if (fewer >= std::max<size_t>(1, flatten_from / 2)) {
+                    IVMM_TRY(flatten(mounted->name));
+                }
+                return {};
+            }();
+            if (!flattened && !stopping) {
+                log::warning("view {} is not flattened: {}", mounted->name,
+                             flattened.error().message);
+            }
+        });
+    }
+
     Result<void> check_targets(const std::vector<ForkTarget>& targets) const {
         if (targets.empty()) {
             return fail_as(ErrorKind::kUsage, "a fork needs the name of a new view");
@@ -207,15 +292,10 @@ Result<std::unique_ptr<OverlayServer>> OverlayServer::start(
     ::umask(0);  // modes are the users'
     auto impl = std::make_unique<Impl>();
     impl->on_unmounted = std::move(on_unmounted);
+    impl->flatten_from = options.flatten_from;
+    impl->flattener = std::make_unique<Background>("overlay-flatten", kFlushPeriod, [] {});
     impl->background = std::make_unique<Background>("overlay", kFlushPeriod, [impl = impl.get()] {
-        std::vector<std::shared_ptr<Mounted>> mounts;
-        {
-            const std::scoped_lock lock(impl->mutex);
-            for (const auto& [name, mounted] : impl->mounts) {
-                mounts.push_back(mounted);
-            }
-        }
-        for (const auto& mounted : mounts) {
+        for (const auto& mounted : impl->all_mounted()) {
             if (mounted->lock) {
                 impl->flush(*mounted->view->stack().front());
             }
@@ -246,6 +326,9 @@ Result<std::unique_ptr<OverlayServer>> OverlayServer::start(
 }
 
 OverlayServer::~OverlayServer() {
+    impl_->stopping = true;
+    impl_->background->drain();  // it may have posted something to the other
+    impl_->flattener.reset();
     std::map<std::string, std::shared_ptr<Mounted>> mounts;
     {
         const std::scoped_lock lock(impl_->mutex);
@@ -260,6 +343,7 @@ Result<void> OverlayServer::mount(const std::string& view, const MountOptions& o
     if (!impl_->store) {
         return fail_as(ErrorKind::kUsage, "a union without an upper has no other views");
     }
+    const std::scoped_lock structure(impl_->structure);
     if (impl_->find(view)) {
         return fail("view '{}' is mounted already", view);
     }
@@ -268,6 +352,7 @@ Result<void> OverlayServer::mount(const std::string& view, const MountOptions& o
 }
 
 Result<void> OverlayServer::unmount(const std::string& view, bool force) {
+    const std::scoped_lock structure(impl_->structure);
     const auto mounted = impl_->find(view);
     if (!mounted) {
         return fail("view '{}' is not mounted", view);
@@ -293,6 +378,7 @@ Result<void> OverlayServer::prepare_fork(const std::string& view,
 
 Result<ForkReport> OverlayServer::fork(const std::string& view,
                                        const std::vector<ForkTarget>& targets) {
+    const std::scoped_lock structure(impl_->structure);
     IVMM_ASSIGN(const auto mounted, impl_->find_forkable(view));
     IVMM_TRY(impl_->check_targets(targets));
     std::unique_lock fork_lock(mounted->fork_mutex);
@@ -314,7 +400,10 @@ Result<ForkReport> OverlayServer::fork(const std::string& view,
                 }));
     fork_lock.unlock();
     ++mounted->forks;
-    impl_->background->post([impl = impl_.get(), frozen = before.front()] { impl->seal(frozen); });
+    impl_->background->post([impl = impl_.get(), mounted, frozen = before.front()] {
+        impl->seal(frozen);
+        impl->flatten_if_long(mounted);
+    });
     impl_->prepare_later(mounted);
 
     ForkReport report;
@@ -345,7 +434,26 @@ Result<void> OverlayServer::remove_view(const std::string& view) {
     if (!impl_->store) {
         return fail_as(ErrorKind::kUsage, "a union without an upper has no views");
     }
+    const std::scoped_lock structure(impl_->structure);
     return impl_->store->remove_view(view);
+}
+
+void OverlayServer::flatten(const std::string& view,
+                            std::function<void(Result<FlattenReport>)> done) {
+    impl_->flattener->post([impl = impl_.get(), view, done = std::move(done)] {
+        if (!impl->store) {
+            done(fail_as(ErrorKind::kUsage, "a union without an upper has no layers to flatten"));
+        } else if (impl->stopping) {
+            done(fail("the server ends"));
+        } else {
+            done(impl->flatten(view));
+        }
+    });
+}
+
+std::optional<FlattenStatus> OverlayServer::flattening() const {
+    const std::scoped_lock lock(impl_->mutex);
+    return impl_->flattening;
 }
 
 std::vector<MountStatus> OverlayServer::status() const {

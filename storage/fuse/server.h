@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "storage/flatten/flatten.h"
 
 namespace ivmm::storage {
 
@@ -44,6 +45,12 @@ struct MountStatus {
     std::string error;  ///< why durability has ended (a failed sync), or empty
 };
 
+/// A flatten that is at work.
+struct FlattenStatus {
+    std::string view;
+    double done = 0;  ///< 0 to 1
+};
+
 /// Serves views of one store through FUSE, each with its own mount, from one process.
 /// All methods: one thread (the caller's), unless said otherwise.
 class OverlayServer {
@@ -53,6 +60,9 @@ class OverlayServer {
         std::vector<std::string> lower;  ///< topmost first
         std::string view = "main";
         MountOptions mount;
+        /// After a fork, a view with more layers of the store than this is flattened, if that makes
+        /// them fewer by half of it at least. 0: never.
+        uint32_t flatten_from = 0;
     };
 
     /// Mounts the first view. Returns when requests are served. `on_unmounted` is called, on
@@ -75,6 +85,13 @@ class OverlayServer {
     /// Forks a mounted view. All or nothing up to the instant of the fork; a mount that fails
     /// after it is an error that says that the view exists.
     Result<ForkReport> fork(const std::string& view, const std::vector<ForkTarget>& targets);
+
+    /// Flattens the chain of a view (storage/flatten/flatten.h), mounted or not, while all goes on.
+    /// Returns at once; `done` is called on another thread, before the end of the destructor.
+    /// One after the other.
+    void flatten(const std::string& view, std::function<void(Result<FlattenReport>)> done);
+    /// Any thread.
+    std::optional<FlattenStatus> flattening() const;
 
     /// Deletes a view that is not mounted.
     Result<void> remove_view(const std::string& view);

@@ -63,9 +63,7 @@ void find_missing_layers(const StoreDirs& store, Census& census) {
     }
 }
 
-}  // namespace
-
-Result<Census> Census::take(const StoreDirs& store, const std::string& uuid) {
+Result<Census> take_once(const StoreDirs& store, const std::string& uuid) {
     Census census;
     IVMM_TRY(read_views(store, census));
     while (true) {
@@ -80,6 +78,14 @@ Result<Census> Census::take(const StoreDirs& store, const std::string& uuid) {
     IVMM_TRY(read_layers(store, uuid, census));
     find_missing_layers(store, census);
     return census;
+}
+
+}  // namespace
+
+Result<Census> Census::take(const StoreDirs& store, const std::string& uuid) {
+    auto census = take_once(store, uuid);
+    // A flatten may have taken layers away that others had as parents when they were looked at.
+    return census && !census->damage.empty() ? take_once(store, uuid) : census;
 }
 
 std::set<uint32_t> Census::needed(const std::string& without) const {

@@ -2,11 +2,14 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <memory>
+#include <set>
+#include <utility>
 
 namespace ivmm::storage {
 
@@ -155,6 +158,26 @@ PosixResult<void> sync_fd(int fd) {
         return last_posix_error();
     }
     return {};
+}
+
+uint64_t disk_usage(const std::string& directory) {
+    constexpr uint64_t kStatBlock = 512;
+    std::string path = directory;
+    const std::array<char*, 2> roots{path.data(), nullptr};
+    const std::unique_ptr<FTS, int (*)(FTS*)> walk(
+        ::fts_open(roots.data(), FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, nullptr), ::fts_close);
+    std::set<std::pair<dev_t, ino_t>> linked;
+    uint64_t blocks = 0;
+    while (const FTSENT* const entry = walk ? ::fts_read(walk.get()) : nullptr) {
+        const struct stat* const info = entry->fts_statp;
+        if (entry->fts_info == FTS_DP || entry->fts_info == FTS_NS || entry->fts_info == FTS_ERR) {
+            continue;
+        }
+        const bool again = !S_ISDIR(info->st_mode) && info->st_nlink > 1 &&
+                           !linked.emplace(info->st_dev, info->st_ino).second;
+        blocks += again ? 0 : static_cast<uint64_t>(info->st_blocks);
+    }
+    return blocks * kStatBlock;
 }
 
 PosixResult<void> empty_directory(int dir) {

@@ -29,6 +29,10 @@ PosixResult<void> replace_small_file(int dir, const std::string& name, std::stri
 
 PosixResult<void> sync_fd(int fd);
 
+/// What the files below a directory take on the disk, in bytes; each file once, however many names
+/// it has. What cannot be read is left out.
+uint64_t disk_usage(const std::string& directory);
+
 /// Deletes all that is in a directory, however deep, with a bounded number of descriptors.
 PosixResult<void> empty_directory(int dir);
 /// Deletes a file or a directory with all that is in it. Not there: fine.

@@ -42,6 +42,7 @@ Result<std::shared_ptr<Layer>> Layer::open(UniqueFd directory, const Manifest& m
                                            MarkStyle style, bool writable) {
     auto layer = std::shared_ptr<Layer>(
         new Layer(manifest.number, fmt::format("layer {}", manifest.number), true, Marks(style)));
+    layer->parent_ = manifest.parent;
     layer->directory_ = std::move(directory);
     const std::pair<const char*, UniqueFd*> parts[] = {{"tree", &layer->tree_},
                                                        {"work", &layer->work_},
@@ -71,6 +72,13 @@ Result<std::shared_ptr<Layer>> Layer::open(UniqueFd directory, const Manifest& m
         IVMM_TRY(layer->claim());
     }
     return layer;
+}
+
+void Layer::retire() {
+    std::ignore = ::flock(tree_.get(), LOCK_UN);
+    for (UniqueFd* const fd : {&work_, &maps_, &links_, &directory_}) {
+        fd->reset();
+    }
 }
 
 Result<void> Layer::claim() {
@@ -116,6 +124,7 @@ void Layer::set_sealed(PosixResult<void> outcome) {
     seal_outcome_ = outcome;
     if (sealed_ && directory_) {
         std::ignore = ::flock(directory_.get(), LOCK_UN);
+        std::ignore = ::flock(tree_.get(), LOCK_SH | LOCK_NB);
     }
     seal_decided_.notify_all();
 }

@@ -30,12 +30,18 @@ class Layer {
                                                MarkStyle style, bool writable);
     ~Layer();
 
+    /// Takes a sealed layer of a store out of use: only tree() stays, for inodes that were there.
+    /// Until then, others do not delete what the layer has.
+    void retire();
+
     /// Makes sure that no other process writes the layer, nor has maps of it to flush, for as long
     /// as this object lives or until it is sealed; empties work/.
     Result<void> claim();
 
     /// Unique in its union and kept for ever: branches 1 …, layers of the store from 256 up.
     uint32_t number() const { return number_; }
+    /// Of a layer of a store: the number of the layer below, or 0.
+    uint32_t parent() const { return parent_; }
     /// For messages: the branch's path, or "layer N".
     const std::string& name() const { return name_; }
     /// Whether it is a layer of a store, which may have maps/ and links/.
@@ -49,7 +55,7 @@ class Layer {
     const Marks& marks() const { return marks_; }
 
     /// A name that was never used in work/ or maps/ before, by no process.
-    std::string unique_name();
+    static std::string unique_name();
 
     /// Whether links/ has or may have entries. Once true, true.
     bool has_links() const { return has_links_.load(std::memory_order_relaxed); }
@@ -82,11 +88,13 @@ class Layer {
     Layer(uint32_t number, std::string name, bool in_store, Marks marks);
 
     uint32_t number_;
+    uint32_t parent_ = 0;
     std::string name_;
     bool in_store_;
     Marks marks_;
     UniqueFd directory_;  ///< of a store: locked while claimed
-    UniqueFd tree_, work_, maps_, links_;
+    UniqueFd tree_;       ///< of a store: its lock is shared by those who have it open sealed
+    UniqueFd work_, maps_, links_;
     std::atomic<bool> has_links_ = false;
     std::atomic<bool> frozen_ = false;
     std::atomic<bool> sealed_ = false;

@@ -1,5 +1,8 @@
 #include "storage/layer/layer_directories.h"
 
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -7,6 +10,7 @@
 
 #include "storage/layer/census.h"
 #include "storage/layer/files.h"
+#include "storage/layer/layer.h"
 
 namespace ivmm::storage {
 
@@ -15,10 +19,6 @@ namespace {
 std::string new_name(uint32_t number) {
     return fmt::format(".{}.new", number);
 }
-std::string dead_name(uint32_t number) {
-    return fmt::format(".{}.dead", number);
-}
-
 PosixResult<void> make_directory(int dir, const char* name, mode_t mode) {
     if (::mkdirat(dir, name, mode) != 0 || ::fchmodat(dir, name, mode, 0) != 0) {
         return last_posix_error();  // the umask does not count
@@ -36,11 +36,16 @@ PosixResult<void> fill_layer(int directory, const Manifest& manifest) {
     return sync_fd(directory);
 }
 
-PosixResult<void> make_layer(const StoreDirs& store, const Manifest& manifest) {
-    const auto name = new_name(manifest.number);
+PosixResult<void> make_hidden_layer(const StoreDirs& store, const std::string& name,
+                                    const Manifest& manifest) {
     IVMM_TRY(make_directory(store.layers.get(), name.c_str(), 0700));
     IVMM_ASSIGN(const auto directory, open_directory(store.layers.get(), name.c_str()));
-    IVMM_TRY(fill_layer(directory.get(), manifest));
+    return fill_layer(directory.get(), manifest);
+}
+
+PosixResult<void> make_layer(const StoreDirs& store, const Manifest& manifest) {
+    const auto name = new_name(manifest.number);
+    IVMM_TRY(make_hidden_layer(store, name, manifest));
     if (::renameat(store.layers.get(), name.c_str(), store.layers.get(),
                    std::to_string(manifest.number).c_str()) != 0) {
         return last_posix_error();
@@ -87,6 +92,42 @@ Result<std::vector<uint32_t>> make_layers(const StoreDirs& store, const std::str
     return numbers;
 }
 
+Result<std::string> make_replacement(const StoreDirs& store, const Manifest& manifest) {
+    const auto name = fmt::format(".{}.{}.new", manifest.number, Layer::unique_name());
+    if (const auto made = make_hidden_layer(store, name, manifest); !made) {
+        std::ignore = remove_tree(store.layers.get(), name.c_str());
+        return store_error(store, "layers/" + name, made.error());
+    }
+    return name;
+}
+
+Result<void> exchange_layer(const StoreDirs& store, const std::string& name, uint32_t number) {
+    const int layers = store.layers.get();
+    if (::renameat2(layers, name.c_str(), layers, std::to_string(number).c_str(),
+                    RENAME_EXCHANGE) != 0) {
+        return store_error(store, fmt::format("layers/{}", number), {errno});
+    }
+    if (const auto synced = sync_fd(layers); !synced) {
+        return store_error(store, "layers", synced.error());
+    }
+    return {};
+}
+
+Result<void> delete_hidden(const StoreDirs& store, const std::string& name) {
+    const auto tree = open_directory(store.layers.get(), (name + "/tree").c_str());
+    if (tree && ::flock(tree->get(), LOCK_EX | LOCK_NB) != 0) {
+        return {};
+    }
+    if (const auto removed = remove_tree(store.layers.get(), name.c_str()); !removed) {
+        return store_error(store, "layers/" + name, removed.error());
+    }
+    return {};
+}
+
+std::string discarded_name(uint32_t number) {
+    return fmt::format(".{}.dead", number);
+}
+
 Result<void> discard_layers(const StoreDirs& store, const std::vector<uint32_t>& numbers) {
     for (const auto number : numbers) {
         const auto spare = spare_view_name(number);
@@ -95,7 +136,7 @@ Result<void> discard_layers(const StoreDirs& store, const std::vector<uint32_t>&
         }
         const auto name = std::to_string(number);
         if (::renameat(store.layers.get(), name.c_str(), store.layers.get(),
-                       dead_name(number).c_str()) != 0 &&
+                       discarded_name(number).c_str()) != 0 &&
             errno != ENOENT) {
             return store_error(store, "layers/" + name, {errno});
         }
@@ -105,7 +146,7 @@ Result<void> discard_layers(const StoreDirs& store, const std::vector<uint32_t>&
 
 Result<void> delete_discarded(const StoreDirs& store, const std::vector<uint32_t>& numbers) {
     for (const auto number : numbers) {
-        const auto name = dead_name(number);
+        const auto name = discarded_name(number);
         if (const auto removed = remove_tree(store.layers.get(), name.c_str()); !removed) {
             return store_error(store, "layers/" + name, removed.error());
         }

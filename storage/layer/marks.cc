@@ -15,6 +15,8 @@ constexpr std::string_view kOpaque = "opaque";
 constexpr std::string_view kRedirect = "redirect";
 constexpr std::string_view kInode = "ivmm.inode";
 constexpr std::string_view kLinks = "ivmm.links";
+constexpr std::string_view kLink = "ivmm.link";
+constexpr std::string_view kImpure = "impure";
 constexpr std::string_view kBlock = "ivmm.block";
 constexpr std::string_view kProbe = "ivmm.probe";
 
@@ -90,6 +92,24 @@ std::optional<T> read_number(At at, MarkStyle style, std::string_view mark) {
 }
 
 }  // namespace
+
+std::string link_key(const LinkId& id) {
+    return fmt::format("{}-{}", id.layer, id.inode);
+}
+
+std::optional<LinkId> parse_link_key(std::string_view key) {
+    LinkId id;
+    const char* const end = key.data() + key.size();
+    const auto layer = std::from_chars(key.data(), end, id.layer);
+    if (layer.ec != std::errc() || layer.ptr == end || *layer.ptr != '-') {
+        return std::nullopt;
+    }
+    const auto inode = std::from_chars(layer.ptr + 1, end, id.inode);
+    if (inode.ec != std::errc() || inode.ptr != end) {
+        return std::nullopt;
+    }
+    return id;
+}
 
 Result<MarkStyle> usable_mark_style(int directory) {
     const At at{directory, ""};
@@ -174,6 +194,31 @@ std::optional<uint32_t> Marks::link_count(At file) const {
 
 PosixResult<void> Marks::set_link_count(At file, uint32_t count) const {
     return set_xattr(file, full_name(style_, kLinks), fmt::format("{}", count));
+}
+
+PosixResult<std::optional<LinkId>> Marks::link_id(At file) const {
+    IVMM_ASSIGN(const auto key, read_one(file, style_, kLink));
+    if (!key) {
+        return std::optional<LinkId>();
+    }
+    auto id = parse_link_key(*key);
+    if (!id) {
+        return posix_error(EIO);
+    }
+    return id;
+}
+
+PosixResult<void> Marks::set_link_id(At file, const LinkId& id) const {
+    return set_xattr(file, full_name(style_, kLink), link_key(id));
+}
+
+bool Marks::is_impure(At directory) const {
+    const auto value = read_one(directory, style_, kImpure);
+    return value && *value == "y";
+}
+
+PosixResult<void> Marks::set_impure(At directory) const {
+    return set_xattr(directory, full_name(style_, kImpure), "y");
 }
 
 PosixResult<std::optional<Marks::BlockPart>> Marks::block_part(At file) const {

@@ -25,6 +25,18 @@ struct At {
 
 enum class MarkStyle { kTrusted, kUser };
 
+/// What a file with several names is known by: the layer that it was made in or copied up to, and
+/// its inode there. Stays the same when a flatten moves it to another layer.
+struct LinkId {
+    uint32_t layer = 0;
+    uint64_t inode = 0;
+
+    auto operator<=>(const LinkId&) const = default;
+};
+/// What it is called in the links/ of a layer that has copied it up.
+std::string link_key(const LinkId& id);
+std::optional<LinkId> parse_link_key(std::string_view key);
+
 /// Which style can be written in this directory (by trying it); trusted is preferred. Errors: it
 /// takes no extended attributes at all.
 Result<MarkStyle> usable_mark_style(int directory);
@@ -62,6 +74,14 @@ class Marks {
     /// How many names a hard-linked file has in the union, if that differs from its nlink.
     std::optional<uint32_t> link_count(At file) const;
     PosixResult<void> set_link_count(At file, uint32_t count) const;
+
+    /// Of a hard-linked file that was moved to this layer by a flatten: what it is still known by.
+    PosixResult<std::optional<LinkId>> link_id(At file) const;
+    PosixResult<void> set_link_id(At file, const LinkId& id) const;
+
+    /// A directory with objects that have an origin_inode() although nothing is below it.
+    bool is_impure(At directory) const;
+    PosixResult<void> set_impure(At directory) const;
 
     /// A file that is a part of a block file: the name of its map in the layer's maps/, and the
     /// absolute path, in the union of the layers below, of the file that it is a part over.

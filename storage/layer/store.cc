@@ -4,17 +4,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <iterator>
-#include <map>
-#include <mutex>
 #include <span>
 
 #include "base/log.h"
 #include "storage/layer/census.h"
 #include "storage/layer/files.h"
 #include "storage/layer/layer_directories.h"
-#include "storage/layer/store_open.h"
+#include "storage/layer/store_impl.h"
 #include "storage/layer/view_lock.h"
 
 namespace ivmm::storage {
@@ -39,41 +36,6 @@ Result<void> check_view_name(const std::string& name) {
 }
 
 }  // namespace
-
-struct Store::Impl {
-    explicit Impl(OpenedStore&& store)
-        : dirs(std::move(store.dirs)),
-          record(std::move(store.record)),
-          lower(std::move(store.lower)) {}
-
-    StoreDirs dirs;
-    StoreRecord record;
-    std::vector<std::shared_ptr<Layer>> lower;
-
-    /// Serialises what takes long. Before `mutex`.
-    std::mutex slow;
-    /// For the members below; held for moments.
-    std::mutex mutex;
-    std::map<uint32_t, std::weak_ptr<Layer>> opened;
-    std::map<uint32_t, std::vector<std::shared_ptr<Layer>>> spares;  ///< by parent
-    std::vector<uint32_t> useless;      ///< former spares of a top that has been frozen
-    std::vector<std::string> replaced;  ///< hidden names of the former files of views
-
-    /// Kernel errors of earlier writes are told once; so the first is final.
-    std::atomic<int> sync_error = 0;
-
-    std::shared_ptr<Layer> find_opened(uint32_t number);
-    Result<std::shared_ptr<Layer>> open_layer(const Manifest& manifest, bool writable);
-    Result<void> seal(uint32_t number);
-    Result<void> finish_seal(Layer& layer);
-    Result<std::vector<std::shared_ptr<Layer>>> stack(uint32_t top, bool to_be_served);
-    Result<uint32_t> writable_top(const std::string& view, bool create);
-    Result<uint32_t> move_to_fresh_layer(const std::string& view, uint32_t parent);
-    Result<void> drop_spares(const Census& census, uint32_t top);
-    Result<void> remove_layers(const std::vector<uint32_t>& numbers);
-    Result<void> add_spares(uint32_t parent, std::vector<std::shared_ptr<Layer>>& spares,
-                            size_t count);
-};
 
 Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Store::~Store() = default;
@@ -148,36 +110,45 @@ std::shared_ptr<Layer> Store::Impl::find_opened(uint32_t number) {
     return found == opened.end() ? nullptr : found->second.lock();
 }
 
-Result<std::shared_ptr<Layer>> Store::Impl::open_layer(const Manifest& manifest, bool writable) {
-    auto directory = open_directory(dirs.layers.get(), std::to_string(manifest.number).c_str());
+Result<std::shared_ptr<Layer>> Store::Impl::open_layer(const std::string& name, uint32_t number,
+                                                       bool writable) {
+    auto directory = open_directory(dirs.layers.get(), name.c_str());
     if (!directory) {
-        return store_error(dirs, fmt::format("layers/{}", manifest.number), directory.error());
+        return store_error(dirs, "layers/" + name + "/MANIFEST", directory.error());
     }
+    // Of this directory, whatever is at its name meanwhile.
+    IVMM_ASSIGN(const auto manifest, read_manifest(dirs, record.uuid, number, directory->get()));
     auto layer = Layer::open(*std::move(directory), manifest, record.style, writable);
     if (!layer) {
         return annotate(std::move(layer).error(), dirs.path);
     }
-    const std::scoped_lock lock(mutex);
-    std::erase_if(opened, [](const auto& item) { return item.second.expired(); });
-    opened[manifest.number] = *layer;
     return layer;
 }
 
-Result<void> Store::Impl::seal(uint32_t number) {
+Result<std::shared_ptr<Layer>> Store::Impl::open_layer(uint32_t number, bool writable) {
+    IVMM_ASSIGN(auto layer, open_layer(std::to_string(number), number, writable));
+    const std::scoped_lock lock(mutex);
+    std::erase_if(opened, [](const auto& item) { return item.second.expired(); });
+    opened[number] = layer;
+    return layer;
+}
+
+Result<void> Store::Impl::seal(const std::string& name, uint32_t number) {
     if (sync_error == 0 && (::syncfs(dirs.root.get()) != 0 || ::fsync(dirs.views.get()) != 0)) {
         sync_error = errno;
     }
     if (const int error = sync_error; error != 0) {
-        return store_error(dirs, fmt::format("layers/{} is not sealed", number), {error});
+        return store_error(dirs, "layers/" + name + " is not sealed", {error});
     }
-    IVMM_ASSIGN(auto manifest, read_manifest(dirs, record.uuid, number));
+    const auto directory = open_directory(dirs.layers.get(), name.c_str());
+    if (!directory) {
+        return store_error(dirs, "layers/" + name, directory.error());
+    }
+    IVMM_ASSIGN(auto manifest, read_manifest(dirs, record.uuid, number, directory->get()));
     manifest.state = Manifest::State::kSealed;
     ++manifest.generation;
-    const auto name = std::to_string(number);
-    auto written = [&]() -> PosixResult<void> {
-        IVMM_ASSIGN(const auto directory, open_directory(dirs.layers.get(), name.c_str()));
-        return replace_small_file(directory.get(), "MANIFEST", encode_manifest(manifest));
-    }();
+    const auto written =
+        replace_small_file(directory->get(), "MANIFEST", encode_manifest(manifest));
     if (!written) {
         return store_error(dirs, "layers/" + name + "/MANIFEST", written.error());
     }
@@ -188,7 +159,7 @@ Result<void> Store::Impl::seal(uint32_t number) {
 Result<void> Store::Impl::finish_seal(Layer& layer) {
     IVMM_TRY(layer.claim());
     layer.freeze();
-    IVMM_TRY(seal(layer.number()));
+    IVMM_TRY(seal(std::to_string(layer.number()), layer.number()));
     layer.set_sealed({});
     return {};
 }
@@ -196,11 +167,10 @@ Result<void> Store::Impl::finish_seal(Layer& layer) {
 Result<std::vector<std::shared_ptr<Layer>>> Store::Impl::stack(uint32_t top, bool to_be_served) {
     std::vector<std::shared_ptr<Layer>> layers;
     for (uint32_t number = top; number != 0;) {
-        IVMM_ASSIGN(const auto manifest, read_manifest(dirs, record.uuid, number));
         auto layer = find_opened(number);
         const bool was_opened = layer != nullptr;
         if (!was_opened) {
-            IVMM_ASSIGN(layer, open_layer(manifest, to_be_served));
+            IVMM_ASSIGN(layer, open_layer(number, to_be_served));
         }
         if (to_be_served && number == top && was_opened) {
             IVMM_TRY(layer->claim());
@@ -209,16 +179,22 @@ Result<std::vector<std::shared_ptr<Layer>>> Store::Impl::stack(uint32_t top, boo
         if (to_be_served && number != top && !layer->frozen()) {
             IVMM_TRY(finish_seal(*layer));
         }
+        number = layer->parent();
         layers.push_back(std::move(layer));
-        number = manifest.parent;
     }
     layers.insert(layers.end(), lower.begin(), lower.end());
     return layers;
 }
 
 Result<std::vector<std::shared_ptr<Layer>>> Store::stack(uint32_t top) {
+    constexpr int kTries = 3;
     const std::scoped_lock lock(impl_->slow);
-    return impl_->stack(top, false);
+    auto stack = impl_->stack(top, false);
+    // Layers may be flattened by another process while they are opened.
+    for (int tries = 1; !stack && tries < kTries; ++tries) {
+        stack = impl_->stack(top, false);
+    }
+    return stack;
 }
 
 Result<uint32_t> Store::Impl::move_to_fresh_layer(const std::string& view, uint32_t parent) {
@@ -314,9 +290,7 @@ Result<void> Store::Impl::add_spares(uint32_t parent, std::vector<std::shared_pt
                 !written) {
                 return store_error(dirs, "views/" + name, written.error());
             }
-            IVMM_ASSIGN(
-                auto layer,
-                open_layer({.uuid = record.uuid, .number = number, .parent = parent}, true));
+            IVMM_ASSIGN(auto layer, open_layer(number, true));
             present.push_back(std::move(layer));
         }
         if (const auto synced = sync_fd(dirs.views.get()); !synced) {
@@ -428,7 +402,7 @@ Result<void> Store::check_new_name(const std::string& name) const {
 }
 
 Result<void> Store::seal(const Layer& layer) {
-    return impl_->seal(layer.number());
+    return impl_->seal(std::to_string(layer.number()), layer.number());
 }
 
 Result<void> Store::remove_view(const std::string& name) {

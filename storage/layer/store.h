@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,9 +25,10 @@ namespace ivmm::storage {
 ///     views/NAME            the number of the view's writable layer, checksummed
 ///     locks/NAME            locked by the process that serves the view, with its number
 ///
-/// Names that start with a dot are unfinished work: layers/.N.new, layers/.N.dead, and
+/// Names that start with a dot are unfinished work: layers/.N….new, layers/.N.dead, and
 /// views/.N.next, which is to be the file of a view whose top is layer N, or was it before a fork.
-/// A layer's number is never used again.
+/// A layer's number is never used again, but a flatten puts another directory in its place, which
+/// shows the same over a lower parent.
 ///
 /// Every file is replaced by write to a temporary file, fsync, rename, fsync of the directory,
 /// except that a fork renames files that were synced beforehand and syncs nothing itself.
@@ -103,6 +106,37 @@ class Store {
     /// flushed the maps): syncfs, then the manifest. Errors are final.
     Result<void> seal(const Layer& layer);
 
+    // --- flattening (store_runs.cc)
+
+    /// Sealed layers in a row of a view's chain, topmost first, that one layer can replace: as
+    /// what it is made on, each is needed by the one above it in the run alone. The uppermost may
+    /// be needed by several; it is nobody's top.
+    using Run = std::vector<uint32_t>;
+    struct Runs {
+        std::vector<Run> runs;          ///< of at least two layers, topmost first
+        std::vector<std::string> kept;  ///< what other layers are not in one run, and why
+    };
+    Result<Runs> find_runs(const std::string& view) const;
+
+    /// An empty layer that is to be put in the place of a run, with the number of its uppermost
+    /// and over what is below it. Nobody sees it, and a crash makes it garbage.
+    class [[nodiscard]] Replacement;
+    Result<Replacement> make_replacement(const Run& run);
+
+    /// Seals a replacement that shows the same as the run does, and puts it in the run's place, at
+    /// one instant for all who are made on it. `served`: the views that this process serves and
+    /// that `replaced` cares for; nobody else may serve views over the run. `replaced` is called
+    /// then, while no view over the run can be mounted; if it gives true, what was replaced is
+    /// taken out of the store. Deleting it takes longer: delete_leftovers().
+    ///
+    /// Errors: a view over the run is served by another process, or the run has changed.
+    Result<void> replace_run(const Run& run, Replacement& replacement,
+                             const std::set<std::string>& served,
+                             const std::function<bool()>& replaced);
+    /// After replace_run(): deletes what was replaced, except what others have open, which is left
+    /// to the next open() of the store. If that has not come to it: deletes the replacement.
+    Result<void> delete_leftovers(const Replacement& replacement);
+
     /// Deletes a view that nobody serves, and the layers that no other view needs. Safe at any
     /// crash: what is left is removed by the next open().
     Result<void> remove_view(const std::string& name);
@@ -129,6 +163,20 @@ class [[nodiscard]] Store::ViewLock {
     std::string name_;
     uint32_t top_;
     UniqueFd lock_;
+};
+
+class [[nodiscard]] Store::Replacement {
+ public:
+    const std::shared_ptr<Layer>& layer() const { return layer_; }
+
+ private:
+    friend class Store;
+    Replacement(std::string name, std::shared_ptr<Layer> layer)
+        : name_(name), layer_(std::move(layer)), leftovers_{std::move(name)} {}
+    std::string name_;  ///< under layers/; after replace_run(), of what the run's uppermost was
+    std::shared_ptr<Layer> layer_;
+    bool used_ = false;
+    std::vector<std::string> leftovers_;  ///< under layers/
 };
 
 struct Store::Attached {

@@ -48,12 +48,21 @@ Result<ViewRecord> read_view_record(const StoreDirs& store, const std::string& n
 }
 
 Result<Manifest> read_manifest(const StoreDirs& store, const std::string& uuid, uint32_t number) {
-    const auto name = fmt::format("{}/MANIFEST", number);
-    IVMM_ASSIGN(auto manifest,
-                read_record(store, store.layers.get(), name, "layers/" + name, decode_manifest));
+    const auto name = std::to_string(number);
+    const auto directory = open_directory(store.layers.get(), name.c_str());
+    if (!directory) {
+        return store_error(store, "layers/" + name + "/MANIFEST", directory.error());
+    }
+    return read_manifest(store, uuid, number, directory->get());
+}
+
+Result<Manifest> read_manifest(const StoreDirs& store, const std::string& uuid, uint32_t number,
+                               int directory) {
+    const auto file = fmt::format("layers/{}/MANIFEST", number);
+    IVMM_ASSIGN(auto manifest, read_record(store, directory, "MANIFEST", file, decode_manifest));
     if (manifest.number != number || manifest.uuid != uuid) {
-        return fail("{}/layers/{}: it is of layer {} of store {}", store.path, name,
-                    manifest.number, manifest.uuid);
+        return fail("{}/{}: it is of layer {} of store {}", store.path, file, manifest.number,
+                    manifest.uuid);
     }
     return manifest;
 }

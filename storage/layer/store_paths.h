@@ -24,6 +24,9 @@ Result<StoreRecord> read_store_record(const StoreDirs& store);
 Result<ViewRecord> read_view_record(const StoreDirs& store, const std::string& name);
 /// Checks that it is the manifest of this layer of this store.
 Result<Manifest> read_manifest(const StoreDirs& store, const std::string& uuid, uint32_t number);
+/// As that, from a directory that may be at another name.
+Result<Manifest> read_manifest(const StoreDirs& store, const std::string& uuid, uint32_t number,
+                               int directory);
 /// Gives `count` numbers that no layer has had, in a row: the first. They are used up, even if the
 /// caller makes no layers of them. Concurrent processes exclude each other.
 Result<uint32_t> reserve_numbers(const StoreDirs& store, uint32_t count);

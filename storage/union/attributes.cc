@@ -8,7 +8,9 @@ namespace ivmm::storage {
 
 PosixResult<struct stat> View::stat_inode(Inode& inode) const {
     struct stat attributes {};
-    if (const auto content = inode.current_content()) {
+    // A content whose layer was flattened is of a file that may be deleted by now.
+    if (const auto content = inode.current_content();
+        content && content->layer() == inode.layer()) {
         if (::fstat(content->fd(), &attributes) != 0) {
             return last_posix_error();
         }
@@ -22,7 +24,7 @@ PosixResult<struct stat> View::stat_inode(Inode& inode) const {
         } else if (inode.places.size() > 1) {
             attributes.st_nlink = 1;  // "unknown": a merged directory is not counted
         }
-    } else if (attributes.st_nlink > 1 && inode.layer()->in_store()) {
+    } else if (is_hard_linked(inode.places.front(), attributes) && inode.layer()->in_store()) {
         attributes.st_nlink = inode.layer()
                                   ->marks()
                                   .link_count(at_of(inode))

@@ -145,12 +145,13 @@ PosixResult<void> View::copy_up_other(Inode& inode, uint64_t size_limit) {
     }
 
     Place place{&top, "", false};
-    const bool hard_linked = attributes.st_nlink > 1;
+    const bool hard_linked = is_hard_linked(inode.places.front(), attributes);
     if (hard_linked) {
         // The other names are still below: lookups find this copy through its key.
         IVMM_ASSIGN(const auto seen, stat_inode(inode));
         IVMM_TRY(top.marks().set_link_count(copy.at(), static_cast<uint32_t>(seen.st_nlink)));
-        place = {&top, link_key(*inode.layer(), attributes.st_ino), true};
+        IVMM_ASSIGN(const LinkId id, link_id(*inode.layer(), from, attributes));
+        place = {&top, link_key(id), true};
         top.note_link();
         if (::linkat(copy.at().dir, copy.at().path, top.links(), place.path.c_str(), 0) != 0) {
             return last_posix_error();
@@ -169,7 +170,7 @@ PosixResult<void> View::copy_up_other(Inode& inode, uint64_t size_limit) {
     }
     if (hard_linked) {
         IVMM_ASSIGN(const auto copied, stat_object(at_of(inode)));
-        table_.set_hard_linked(inode, top, copied.st_ino);
+        table_.set_hard_linked(inode, {top.number(), copied.st_ino});
     }
     if (inode.opens > 0) {
         inode.set_content(std::move(content));

@@ -96,7 +96,8 @@ PosixResult<View::Entry> View::create(Inode& directory, const std::string& name,
     }
     directory.names_dirty = true;
     IVMM_ASSIGN(const auto attributes, stat_object(target));
-    return entry_for(known(directory, name, {attributes, {{top, path, false}}}));
+    IVMM_ASSIGN(Inode* const inode, known(directory, name, {attributes, {{top, path, false}}}));
+    return entry_for(*inode);
 }
 
 PosixResult<View::Entry> View::make_node(Inode& directory, const std::string& name, mode_t mode,
@@ -141,7 +142,7 @@ PosixResult<View::Entry> View::make_link(Inode& inode, Inode& directory, const s
         if (const auto count = top->marks().link_count(at_of(inode))) {
             IVMM_TRY(top->marks().set_link_count(at_of(inode), *count + 1));
         }
-        table_.set_hard_linked(inode, *top, attributes.st_ino);
+        table_.set_hard_linked(inode, {top->number(), attributes.st_ino});
         table_.add_name(inode, directory, name);
         directory.names_dirty = true;
         return entry_for(inode);

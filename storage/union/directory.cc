@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <unordered_set>
 
@@ -50,9 +51,15 @@ PosixResult<std::vector<Listing::Part>> Listing::open_parts(const std::vector<Pl
         if (!directory) {
             return last_posix_error();
         }
-        parts.push_back({std::move(directory), place.layer});
+        const bool impure =
+            place.layer->in_store() && place.layer->marks().is_impure({directory.get(), ""});
+        parts.push_back({std::move(directory), place.layer, impure});
     }
     return parts;
+}
+
+bool Listing::is_of(const std::vector<Place>& places) const {
+    return std::ranges::equal(parts_, places, {}, &Part::layer, &Place::layer);
 }
 
 PosixResult<void> Listing::rewind() {
@@ -75,7 +82,7 @@ PosixResult<void> Listing::rewind() {
                 item.type = static_cast<unsigned char>(IFTODT(attributes->st_mode));
             }
             std::optional<uint64_t> origin;
-            if (merged && part.layer->in_store()) {
+            if ((merged && part.layer->in_store()) || part.impure) {
                 origin = part.layer->marks().origin_inode({fd, item.name.c_str()});
             }
             item.inode = origin.value_or(union_inode(*part.layer, item.inode));

@@ -24,12 +24,17 @@ class Listing {
     struct Part {
         UniqueFd directory;
         Layer* layer = nullptr;
+        bool impure = false;  ///< as Marks::is_impure()
     };
 
     /// Opens the parts of a directory.
     static PosixResult<std::vector<Part>> open_parts(const std::vector<Place>& places);
     /// `parts`: topmost first. Nothing is read yet.
     explicit Listing(std::vector<Part> parts) : parts_(std::move(parts)) {}
+
+    /// Whether the parts are these.
+    bool is_of(const std::vector<Place>& places) const;
+    void set_parts(std::vector<Part> parts) { parts_ = std::move(parts); }
 
     /// Reads the directories again. Without "." and "..".
     PosixResult<void> rewind();

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <tuple>
 
@@ -58,6 +59,21 @@ Result<View::ForkTimes> View::fork(std::shared_ptr<Layer> next,
     }
     const auto end = Clock::now();
     return ForkTimes{Microseconds(drained - begin).count(), Microseconds(end - begin).count()};
+}
+
+bool View::replace_layers(StackSpan replaced, std::shared_ptr<Layer> merged) {
+    const Gate::Closure closure(gate_);
+    const Tree tree = lock_tree();
+    const auto first = std::search(stack_.begin(), stack_.end(), replaced.begin(), replaced.end());
+    if (first == stack_.end() || (writable_ && first == stack_.begin())) {
+        return false;
+    }
+    const auto last = std::next(first, static_cast<ptrdiff_t>(replaced.size()));
+    replaced_.insert(replaced_.end(), first, last);
+    *first = std::move(merged);
+    stack_.erase(std::next(first), last);
+    ++generation_;
+    return true;
 }
 
 }  // namespace ivmm::storage

@@ -9,8 +9,8 @@ Inode* InodeTable::child(const Inode& directory, const std::string& name) {
     return at == directory.children.end() ? nullptr : at->second;
 }
 
-Inode* InodeTable::hard_linked(const Layer& layer, uint64_t inode) const {
-    const auto at = hard_linked_.find({layer.number(), inode});
+Inode* InodeTable::hard_linked(const LinkId& id) const {
+    const auto at = hard_linked_.find(id);
     return at == hard_linked_.end() ? nullptr : at->second;
 }
 
@@ -40,16 +40,15 @@ void InodeTable::remove_name(Inode& directory, const std::string& name) {
     directory.children.erase(at);
 }
 
-void InodeTable::set_hard_linked(Inode& inode, const Layer& layer, uint64_t number) {
-    const Key key{layer.number(), number};
-    if (const auto old = keys_.find(&inode); old != keys_.end()) {
-        if (old->second == key) {
+void InodeTable::set_hard_linked(Inode& inode, const LinkId& id) {
+    if (const auto old = link_ids_.find(&inode); old != link_ids_.end()) {
+        if (old->second == id) {
             return;
         }
         hard_linked_.erase(old->second);
     }
-    hard_linked_[key] = &inode;
-    keys_[&inode] = key;
+    hard_linked_[id] = &inode;
+    link_ids_[&inode] = id;
 }
 
 void InodeTable::drop_if_unused(Inode* inode) {
@@ -63,9 +62,9 @@ void InodeTable::drop_if_unused(Inode* inode) {
                 drop_if_unused(parent);
             }
         }
-        if (const auto key = keys_.find(inode); key != keys_.end()) {
-            hard_linked_.erase(key->second);
-            keys_.erase(key);
+        if (const auto id = link_ids_.find(inode); id != link_ids_.end()) {
+            hard_linked_.erase(id->second);
+            link_ids_.erase(id);
         }
         inodes_.erase(inode);
         if (parent == nullptr) {

@@ -4,7 +4,6 @@
 #include <memory>
 #include <string_view>
 #include <unordered_map>
-#include <utility>
 
 #include "storage/union/inode.h"
 
@@ -23,25 +22,23 @@ class InodeTable {
     /// The known inode of a name, or null.
     static Inode* child(const Inode& directory, const std::string& name);
     /// The known inode of a hard-linked file, or null.
-    Inode* hard_linked(const Layer& layer, uint64_t inode) const;
+    Inode* hard_linked(const LinkId& id) const;
     /// A new inode without names.
     Inode& add(mode_t type, uint64_t number);
 
     void add_name(Inode& inode, Inode& directory, const std::string& name);
     void remove_name(Inode& directory, const std::string& name);
-    /// Makes hard_linked() find it under this place, and no other.
-    void set_hard_linked(Inode& inode, const Layer& layer, uint64_t number);
+    /// Makes hard_linked() find it by this, and nothing else.
+    void set_hard_linked(Inode& inode, const LinkId& id);
 
     /// Destroys the inode, and parents that only it kept, when nobody needs it any more.
     void drop_if_unused(Inode* inode);
 
  private:
-    using Key = std::pair<uint32_t, uint64_t>;
-
     Inode root_;
     std::unordered_map<Inode*, std::unique_ptr<Inode>> inodes_;
-    std::map<Key, Inode*> hard_linked_;
-    std::unordered_map<const Inode*, Key> keys_;
+    std::map<LinkId, Inode*> hard_linked_;
+    std::unordered_map<const Inode*, LinkId> link_ids_;
 };
 
 }  // namespace ivmm::storage

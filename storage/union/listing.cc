@@ -18,6 +18,33 @@ PosixResult<std::unique_ptr<Listing>> View::open_directory(Inode& directory) {
     return std::make_unique<Listing>(std::move(parts));
 }
 
+PosixResult<void> View::rewind(Inode& directory, Listing& listing) {
+    // Whether the listing is of the directory as it is now; if not, makes it so.
+    const auto is_present = [&]() -> PosixResult<bool> {
+        const Gate::Pass pass(gate_);
+        const Tree tree = lock_tree();
+        if (directory.removed) {
+            return true;
+        }
+        IVMM_TRY(refresh(directory));
+        if (listing.is_of(directory.places)) {
+            return true;
+        }
+        IVMM_ASSIGN(auto parts, Listing::open_parts(directory.places));
+        listing.set_parts(std::move(parts));
+        return false;
+    };
+    IVMM_TRY(is_present());
+    while (true) {
+        // Nobody waits for it; but a layer may be replaced and deleted meanwhile.
+        IVMM_TRY(listing.rewind());
+        IVMM_ASSIGN(const bool complete, is_present());
+        if (complete) {
+            return {};
+        }
+    }
+}
+
 void View::close_directory(Inode& directory) {
     const Tree tree = lock_tree();
     --open_count_;

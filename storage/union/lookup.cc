@@ -24,34 +24,6 @@ PosixResult<Presence> examine(At at, struct stat* attributes) {
     return is_whiteout(*attributes) ? Presence::kWhiteout : Presence::kPresent;
 }
 
-/// Follows a hard-linked file to its topmost copy in the links/ of the layers.
-PosixResult<void> follow_links(StackSpan stack, Found* found) {
-    bool moved = true;
-    while (moved && found->attributes.st_nlink > 1) {
-        moved = false;
-        const Place& place = found->places.front();
-        const std::string key = link_key(*place.layer, found->attributes.st_ino);
-        for (const auto& layer : stack) {
-            if (layer.get() == place.layer) {
-                break;
-            }
-            if (!layer->has_links()) {
-                continue;
-            }
-            struct stat attributes {};
-            IVMM_ASSIGN(const Presence presence,
-                        examine({layer->links(), key.c_str()}, &attributes));
-            if (presence == Presence::kPresent) {
-                found->attributes = attributes;
-                found->places = {{layer.get(), key, true}};
-                moved = true;
-                break;
-            }
-        }
-    }
-    return {};
-}
-
 }  // namespace
 
 At Place::at() const {
@@ -85,8 +57,50 @@ StackSpan below(StackSpan stack, const Layer* layer) {
     return at == stack.end() ? StackSpan() : StackSpan(std::next(at), stack.end());
 }
 
-std::string link_key(const Layer& layer, uint64_t inode) {
-    return fmt::format("{}-{}", layer.number(), inode);
+bool is_hard_linked(const Place& place, const struct stat& attributes) {
+    // With one name in its layer, it may have others below.
+    return !S_ISDIR(attributes.st_mode) && (attributes.st_nlink > 1 || place.in_links);
+}
+
+PosixResult<LinkId> link_id(const Layer& layer, At file, const struct stat& attributes) {
+    if (layer.in_store()) {
+        IVMM_ASSIGN(const auto id, layer.marks().link_id(file));
+        if (id) {
+            return *id;
+        }
+    }
+    return LinkId{layer.number(), attributes.st_ino};
+}
+
+PosixResult<void> follow_links(StackSpan stack, Found* found) {
+    bool moved = true;
+    while (moved && is_hard_linked(found->places.front(), found->attributes)) {
+        moved = false;
+        const Place& place = found->places.front();
+        std::string key;
+        for (const auto& layer : stack) {
+            if (layer.get() == place.layer) {
+                break;
+            }
+            if (!layer->has_links()) {
+                continue;
+            }
+            if (key.empty()) {
+                IVMM_ASSIGN(const LinkId id, link_id(*place.layer, place.at(), found->attributes));
+                key = link_key(id);
+            }
+            struct stat attributes {};
+            IVMM_ASSIGN(const Presence presence,
+                        examine({layer->links(), key.c_str()}, &attributes));
+            if (presence == Presence::kPresent) {
+                found->attributes = attributes;
+                found->places = {{layer.get(), key, true}};
+                moved = true;
+                break;
+            }
+        }
+    }
+    return {};
 }
 
 uint64_t union_inode(const Layer& layer, uint64_t inode) {

@@ -58,8 +58,12 @@ PosixResult<std::optional<Found>> resolve(StackSpan stack, std::string_view path
 /// The part of a stack that lies below a layer.
 StackSpan below(StackSpan stack, const Layer* layer);
 
-/// What a hard-linked file is called in the links/ of a layer that has copied it up.
-std::string link_key(const Layer& layer, uint64_t inode);
+/// Whether a file has, or may have, several names in the union.
+bool is_hard_linked(const Place& place, const struct stat& attributes);
+PosixResult<LinkId> link_id(const Layer& layer, At file, const struct stat& attributes);
+
+/// Follows a hard-linked file to its topmost copy in the links/ of the layers.
+PosixResult<void> follow_links(StackSpan stack, Found* found);
 
 /// The inode number that users see: of a file of this layer that was not copied up.
 uint64_t union_inode(const Layer& layer, uint64_t inode);

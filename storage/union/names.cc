@@ -30,7 +30,7 @@ PosixResult<void> View::refresh(Inode& inode) {
     if (inode.generation != generation_) {
         if (&inode == &table_.root()) {
             inode.places = root_places(stack_);
-        } else if (!inode.names.empty()) {
+        } else if (!inode.names.empty() && !has_own_link(inode)) {
             const Inode::Name& name = inode.names.front();
             IVMM_TRY(refresh(*name.parent));
             IVMM_ASSIGN(auto found, storage::lookup(stack_, name.parent->places, name.name));
@@ -80,15 +80,18 @@ PosixResult<std::optional<Found>> View::find(Inode& directory, const std::string
     return storage::lookup(stack_, directory.places, name);
 }
 
-Inode& View::known(Inode& directory, const std::string& name, Found found) {
+PosixResult<Inode*> View::known(Inode& directory, const std::string& name, Found found) {
     const Place& top = found.places.front();
-    const bool hard_linked = !found.is_directory() && found.attributes.st_nlink > 1;
+    std::optional<LinkId> link;
+    if (is_hard_linked(top, found.attributes)) {
+        IVMM_ASSIGN(link, link_id(*top.layer, top.at(), found.attributes));
+    }
     Inode* inode = InodeTable::child(directory, name);
     if (inode != nullptr && inode->type != (found.attributes.st_mode & S_IFMT)) {
         inode = nullptr;  // somebody has changed a lower branch under us
     }
-    if (inode == nullptr && hard_linked) {
-        inode = table_.hard_linked(*top.layer, found.attributes.st_ino);
+    if (inode == nullptr && link) {
+        inode = table_.hard_linked(*link);
         if (inode != nullptr) {
             table_.add_name(*inode, directory, name);
             inode->nameless.reset();
@@ -103,18 +106,18 @@ Inode& View::known(Inode& directory, const std::string& name, Found found) {
                             number.value_or(union_inode(*top.layer, found.attributes.st_ino)));
         table_.add_name(*inode, directory, name);
     }
-    if (hard_linked) {
-        table_.set_hard_linked(*inode, *top.layer, found.attributes.st_ino);
+    if (link) {
+        table_.set_hard_linked(*inode, *link);
     }
     // Not every name of a hard-linked file that was copied up is in the top layer; its place in
     // links/ is good for all of them.
     const bool has_links_place =
-        hard_linked && inode->generation == generation_ && inode->places.front().in_links;
-    if (!has_links_place) {
+        link && inode->generation == generation_ && inode->places.front().in_links;
+    if (!has_links_place && !has_own_link(*inode)) {
         inode->places = std::move(found.places);
     }
     inode->generation = generation_;
-    return *inode;
+    return inode;
 }
 
 PosixResult<Inode*> View::existing(Inode& directory, const std::string& name) {
@@ -122,7 +125,7 @@ PosixResult<Inode*> View::existing(Inode& directory, const std::string& name) {
     if (!found) {
         return nullptr;
     }
-    return &known(directory, name, *std::move(found));
+    return known(directory, name, *std::move(found));
 }
 
 PosixResult<bool> View::shows_from_below(const Inode& directory, const std::string& name) const {

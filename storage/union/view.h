@@ -112,6 +112,8 @@ class View {
 
     // --- directories (listing.cc)
     PosixResult<std::unique_ptr<Listing>> open_directory(Inode& directory);
+    /// Reads the directory anew, as it is now.
+    PosixResult<void> rewind(Inode& directory, Listing& listing);
     void close_directory(Inode& directory);
 
     // --- the fork (fork.cc)
@@ -126,6 +128,11 @@ class View {
     Result<ForkTimes> fork(std::shared_ptr<Layer> next,
                            const std::vector<std::shared_ptr<Layer>>& others,
                            const std::function<Result<void>()>& commit);
+
+    /// Puts a layer in the place of several in a row of the stack, below the top, that show the
+    /// same. These are retired (Layer::retire()) by the caller. False: the stack does not have
+    /// them.
+    bool replace_layers(StackSpan replaced, std::shared_ptr<Layer> merged);
 
     Stack stack() const;
     uint64_t inode_count() const;
@@ -172,7 +179,7 @@ class View {
     static At at_of(const Inode& inode);
     PosixResult<std::optional<Found>> find(Inode& directory, const std::string& name);
     /// The inode of what was found; makes one if need be.
-    Inode& known(Inode& directory, const std::string& name, Found found);
+    PosixResult<Inode*> known(Inode& directory, const std::string& name, Found found);
     /// Whether a name would show through from below the top layer, were there nothing in it.
     PosixResult<bool> shows_from_below(const Inode& directory, const std::string& name) const;
     PosixResult<Entry> entry_for(Inode& inode);
@@ -181,6 +188,12 @@ class View {
 
     // attributes.cc
     PosixResult<struct stat> stat_inode(Inode& inode) const;
+
+    /// Whether its place is in the top layer's links/: good for all names, whatever layers are
+    /// below.
+    bool has_own_link(const Inode& inode) const {
+        return !inode.places.empty() && in_top(inode) && inode.places.front().in_links;
+    }
 
     // copy_up.cc
     /// Gives the root directory of an empty layer the attributes of another one's.
@@ -248,6 +261,7 @@ class View {
     bool writable_;
     Stack stack_;              // changes only with the gate closed
     uint64_t generation_ = 1;  // likewise
+    Stack replaced_;           // likewise; inodes and contents may still refer to them
     std::atomic<uint64_t> open_count_ = 0;
 };
 

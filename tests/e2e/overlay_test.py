@@ -113,6 +113,63 @@ class OverlayTest(unittest.TestCase):
         self.assertEqual([p.name for p in runtime.iterdir()], [])
 
 
+class FlattenTest(OverlayTest):
+    def freeze(self, times):
+        """Layers that only main needs, with a file each."""
+        for i in range(times):
+            (self.mnt / f"file{len(os.listdir(self.mnt))}").write_text(str(i))
+            self.overlay("fork", self.mnt, "copy")
+            self.overlay("rm", self.mnt, "copy")
+
+    def test_in_use(self):
+        self.mount()
+        disk = os.open(self.mnt / "disk.img", os.O_RDWR)
+        self.addCleanup(close, disk)
+        os.pwrite(disk, b"1", 0)
+        self.freeze(4)
+        (self.mnt / "etc/motd").unlink()
+        self.freeze(1)
+        names = sorted(os.listdir(self.mnt))
+        self.assertEqual(self.overlay_json("status", self.mnt)["depth"], 8)
+
+        report = self.overlay_json("flatten", self.mnt)
+        self.assertEqual(report["view"], "main")
+        self.assertEqual(report["kept"], [])
+        self.assertEqual([len(run["layers"]) for run in report["merged"]], [5])
+        self.assertEqual(self.overlay_json("status", self.mnt)["depth"], 4)
+        self.assertEqual(sorted(os.listdir(self.mnt)), names)
+        self.assertEqual(os.listdir(self.mnt / "etc"), ["passwd"])
+        os.pwrite(disk, b"2", BLOCK)
+        self.assertEqual(os.pread(disk, 1, 0) + os.pread(disk, 1, BLOCK), b"12")
+        os.close(disk)
+        self.assertIn("nothing to flatten", self.overlay("flatten", self.mnt).stdout)
+
+        # What others need stays apart, and without a server it is the same.
+        self.freeze(1)
+        self.overlay("fork", self.mnt, "kept")
+        self.freeze(2)
+        self.overlay("umount", self.mnt)
+        done = self.overlay("flatten", self.upper).stdout
+        self.assertIn("are one now", done)
+        self.assertIn("also below kept", done)
+        self.mount(lower=None)
+        self.assertEqual((self.mnt / "disk.img").read_bytes()[:1], b"1")
+        self.overlay("umount", self.mnt)
+        self.overlay("check", self.upper)
+        self.refuse(FAILED, "no view", arguments=["flatten", self.upper, "--view", "none"])
+
+    def test_by_itself(self):
+        self.mount(flatten=4)
+        self.freeze(4)
+        self.assertTrue(
+            harness.eventually(lambda: self.overlay_json("status", self.mnt)["depth"] < 6)
+        )
+        self.overlay("umount", self.mnt)
+        self.refuse(
+            USAGE, "flatten", arguments=["mount", "-o", f"upper={self.upper},flatten=1", self.mnt]
+        )
+
+
 class FilesTest(OverlayTest):
     def test_union(self):
         self.mount()

@@ -151,6 +151,41 @@ class OracleTest : public ::testing::Test {
         return paths;
     }
 
+    /// Does the same operations on both mounts. `before` is called before each.
+    void compare(
+        Random& random, const std::string& theirs, const std::string& ours, uint64_t operations,
+        const std::function<void(uint64_t)>& before = [](uint64_t) {}) {
+        Tree tree = tree_of(theirs);
+        ASSERT_NO_FATAL_FAILURE(expect_same(tree, ours, "before any change"));
+        OperationMaker maker(random, paths_of(tree));
+        Side oracle(theirs);
+        Side tested(ours);
+        const uint64_t between_comparisons = amount("IVMM_COMPARE_EVERY", 400);
+        for (uint64_t i = 1; i <= operations; ++i) {
+            before(i);
+            const Operation operation = maker.next();
+            const Outcome expected = oracle.run(operation);
+            if (operation.what == Do::kRename && expected.error == EXDEV) {
+                continue;
+            }
+            const Outcome actual = tested.run(operation);
+            history_.add(i, operation, expected);
+            if (expected != actual) {
+                FAIL() << history_.show() << "operation " << i << ": " << describe(operation)
+                       << "\n overlayfs: " << describe(expected)
+                       << "\n ours:      " << describe(actual);
+            }
+            if (i % between_comparisons == 0 || i == operations) {
+                tree = tree_of(theirs);
+                ASSERT_NO_FATAL_FAILURE(
+                    expect_same(tree, ours, "after operation " + std::to_string(i)));
+                maker.set_paths(paths_of(tree));
+            }
+        }
+        oracle.close_all();
+        tested.close_all();
+    }
+
     TempDir dir_;
     History history_;
 };
@@ -169,36 +204,9 @@ TEST_F(OracleTest, AnswersAsOverlayfsDoes) {
         {.store = store, .lower = ours.branches, .mountpoint = ours.mountpoint()});
     ASSERT_TRUE(server) << server.error().message;
 
-    Tree tree = tree_of(theirs.mountpoint());
-    ASSERT_NO_FATAL_FAILURE(expect_same(tree, ours.mountpoint(), "before any change"));
-    OperationMaker maker(random, paths_of(tree));
-    Side oracle(theirs.mountpoint());
-    Side tested(ours.mountpoint());
-    const uint64_t between_comparisons = amount("IVMM_COMPARE_EVERY", 400);
-    const uint64_t operations = amount("IVMM_OPERATIONS", 6000);
-    for (uint64_t i = 1; i <= operations; ++i) {
-        const Operation operation = maker.next();
-        const Outcome expected = oracle.run(operation);
-        if (operation.what == Do::kRename && expected.error == EXDEV) {
-            continue;
-        }
-        const Outcome actual = tested.run(operation);
-        history_.add(i, operation, expected);
-        if (expected != actual) {
-            FAIL() << history_.show() << "operation " << i << ": " << describe(operation)
-                   << "\n overlayfs: " << describe(expected)
-                   << "\n ours:      " << describe(actual);
-        }
-        if (i % between_comparisons == 0 || i == operations) {
-            tree = tree_of(theirs.mountpoint());
-            ASSERT_NO_FATAL_FAILURE(
-                expect_same(tree, ours.mountpoint(), "after operation " + std::to_string(i)));
-            maker.set_paths(paths_of(tree));
-        }
-    }
-    oracle.close_all();
-    tested.close_all();
-    tree = tree_of(theirs.mountpoint());
+    ASSERT_NO_FATAL_FAILURE(
+        compare(random, theirs.mountpoint(), ours.mountpoint(), amount("IVMM_OPERATIONS", 6000)));
+    const Tree tree = tree_of(theirs.mountpoint());
 
     // Mounted again, it is the same.
     const auto top = server->top_layer("main");
@@ -236,6 +244,57 @@ TEST_F(OracleTest, AnswersAsOverlayfsDoes) {
     auto reader = ServerProcess::start({.lower = stack, .mountpoint = ours.mountpoint()});
     ASSERT_TRUE(reader) << reader.error().message;
     expect_same(tree, ours.mountpoint(), "overlayfs's upper, read by us");
+}
+
+/// Files that are open go on meanwhile, as do names and links that later layers refer to.
+TEST_F(OracleTest, AnswersAsOverlayfsDoesWhileItsLayersAreMerged) {
+    const uint64_t seed = random_seed();
+    Random random(seed);
+    const Folders theirs = make_folders("kernel", seed);
+    const Folders ours = make_folders("ours", seed);
+    ::umask(0);
+    auto kernel =
+        Mount::overlayfs(theirs.mountpoint(), theirs.branches, theirs.upper(), theirs.work());
+    ASSERT_TRUE(kernel) << kernel.error().message;
+    const std::string store = ours.root + "/store";
+    auto server = ServerProcess::start(
+        {.store = store, .lower = ours.branches, .mountpoint = ours.mountpoint()});
+    ASSERT_TRUE(server) << server.error().message;
+    uint32_t merged = 0;
+    bool at_work = false;
+    Random when(seed + 1);
+    const auto before = [&](uint64_t i) {
+        if (!when.one_in(40)) {
+            return;
+        }
+        if (at_work && when.one_in(2)) {
+            const auto layers = server->flattened();
+            ASSERT_TRUE(layers) << layers.error().message;
+            merged += *layers;
+            at_work = false;
+        }
+        if (!at_work && when.one_in(3)) {
+            ASSERT_TRUE(server->flatten("main"));
+            at_work = true;
+        } else {
+            const std::string fork = "fork" + std::to_string(i);
+            const auto forked = server->fork("main", {{fork, ""}});
+            ASSERT_TRUE(forked && server->remove_view(fork)) << i;
+        }
+    };
+    ASSERT_NO_FATAL_FAILURE(compare(random, theirs.mountpoint(), ours.mountpoint(),
+                                    amount("IVMM_OPERATIONS", 1500), before));
+    if (at_work) {
+        const auto layers = server->flattened();
+        ASSERT_TRUE(layers) << layers.error().message;
+        merged += *layers;
+    }
+    EXPECT_GT(merged, 0U);
+    const Tree tree = tree_of(theirs.mountpoint());
+    ASSERT_TRUE(server->stop());
+    auto again = ServerProcess::start({.store = store, .mountpoint = ours.mountpoint()});
+    ASSERT_TRUE(again) << again.error().message;
+    expect_same(tree, ours.mountpoint(), "mounted again");
 }
 
 TEST_F(OracleTest, TheRootLooksAsTheTopmostBranchDoes) {

@@ -12,6 +12,8 @@
 #include <charconv>
 #include <csignal>
 #include <cstdlib>
+#include <future>
+#include <memory>
 #include <string_view>
 
 #include "storage/fuse/server.h"
@@ -54,6 +56,9 @@ std::string receive(int socket) {
     return message;
 }
 
+/// Of the last flatten.
+std::future<Result<storage::FlattenReport>> flattened;
+
 Result<std::string> execute(OverlayServer& server, const std::vector<std::string>& command) {
     const std::string& verb = command.at(0);
     const std::string& view = command.at(1);
@@ -73,6 +78,20 @@ Result<std::string> execute(OverlayServer& server, const std::vector<std::string
         }
         IVMM_ASSIGN(const storage::ForkReport report, server.fork(view, targets));
         return fmt::format("{}", report.pause_us);
+    } else if (verb == "flatten") {
+        std::promise<Result<storage::FlattenReport>> outcome;
+        flattened = outcome.get_future();
+        server.flatten(view, [outcome = std::make_shared<decltype(outcome)>(std::move(outcome))](
+                                 Result<storage::FlattenReport> report) {
+            outcome->set_value(std::move(report));
+        });
+    } else if (verb == "flattened") {
+        IVMM_ASSIGN(const storage::FlattenReport report, flattened.get());
+        size_t layers = 0;
+        for (const auto& run : report.merged) {
+            layers += run.size();
+        }
+        return fmt::format("{}", layers);
     } else if (verb == "top" || verb == "error") {
         for (const auto& mount : server.status()) {
             if (mount.view == view) {
@@ -212,6 +231,18 @@ Result<double> ServerProcess::fork(const std::string& view, const std::vector<Ne
 Result<void> ServerProcess::remove_view(const std::string& view) {
     IVMM_TRY(ask({"remove", view}));
     return {};
+}
+
+Result<void> ServerProcess::flatten(const std::string& view) {
+    IVMM_TRY(ask({"flatten", view}));
+    return {};
+}
+
+Result<uint32_t> ServerProcess::flattened() {
+    IVMM_ASSIGN(const std::string text, ask({"flattened", ""}));
+    uint32_t layers = 0;
+    std::from_chars(text.data(), text.data() + text.size(), layers);
+    return layers;
 }
 
 Result<uint32_t> ServerProcess::top_layer(const std::string& view) {

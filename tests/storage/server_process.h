@@ -43,6 +43,10 @@ class ServerProcess {
     /// The pause, in microseconds.
     Result<double> fork(const std::string& view, const std::vector<NewView>& targets);
     Result<void> remove_view(const std::string& view);
+    /// Begins to flatten a view; flattened() waits for the end and gives how many layers were
+    /// merged.
+    Result<void> flatten(const std::string& view);
+    Result<uint32_t> flattened();
     /// The number of the view's writable layer.
     Result<uint32_t> top_layer(const std::string& view);
     /// Why the view's durability has ended, or nothing.

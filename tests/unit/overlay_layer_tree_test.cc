@@ -4,11 +4,13 @@
 
 #include <filesystem>
 
+#include "storage/layer/files.h"
 #include "tests/support/temp_dir.h"
 
 namespace ivmm::overlay {
 namespace {
 
+using storage::disk_usage;
 using storage::Manifest;
 using ::testing::ElementsAre;
 

@@ -17,7 +17,8 @@ void expect_refused(std::string_view text, const std::string& reason) {
 }
 
 TEST(MountSpecTest, All) {
-    const auto spec = *parse_mount_spec("lower=/a:b/c,upper=u,view=web-1,ro");
+    const auto spec = *parse_mount_spec("lower=/a:b/c,upper=u,view=web-1,flatten=20,ro");
+    EXPECT_EQ(spec.flatten_from, 20u);
     EXPECT_THAT(spec.lower, ElementsAre("/a", "b/c"));
     EXPECT_EQ(spec.upper, "u");
     EXPECT_EQ(spec.view, "web-1");
@@ -29,6 +30,7 @@ TEST(MountSpecTest, Defaults) {
     EXPECT_THAT(spec.lower, IsEmpty());
     EXPECT_EQ(spec.view, "main");
     EXPECT_FALSE(spec.read_only);
+    EXPECT_EQ(spec.flatten_from, 0u);
     EXPECT_FALSE(parse_mount_spec("upper=/u,ro,rw")->read_only);  // the last one counts
     EXPECT_EQ(parse_mount_spec("lower=/a")->upper, "");
 }
@@ -51,6 +53,10 @@ TEST(MountSpecTest, Refused) {
     expect_refused("lower=/a,upper=", "empty");
     expect_refused(R"(lower=/a\)", "backslash");
     expect_refused("lower=/a,view=v", "upper=U");
+    expect_refused("lower=/a,flatten=9", "upper=U");
+    for (const char* const number : {"", "1", "-2", "2x", "4294967296"}) {
+        expect_refused(std::string("upper=u,flatten=") + number, "flatten=");
+    }
 }
 
 }  // namespace

@@ -57,5 +57,18 @@ TEST_F(HardLinkTest, NamesAreCounted) {
     EXPECT_EQ(store_.read("/f/d"), "D");
 }
 
+/// When the name by which it was copied up goes, the copy has none of them left.
+TEST_F(HardLinkTest, NamesThatAreOnlyBelowStayOneFile) {
+    ASSERT_TRUE(store_.view().make_link(store_.at("/a"), store_.at("/f"), "d"));
+    store_.fork({});
+    store_.write("/f/c", 0, "A");
+    store_.unlink("/f/c");
+    EXPECT_EQ(links("/a"), 2U);
+    EXPECT_EQ(&store_.at("/a"), &store_.at("/f/d"));
+    store_.fork({});
+    store_.write("/a", 0, "B");
+    EXPECT_EQ(store_.read("/f/d"), "B");
+}
+
 }  // namespace
 }  // namespace ivmm

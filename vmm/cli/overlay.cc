@@ -28,6 +28,7 @@ void add_overlay(CLI::App& app, Action& action) {
     add_overlay_status(*overlay, action);
     add_overlay_ls(*overlay, action);
     add_overlay_rm(*overlay, action);
+    add_overlay_flatten(*overlay, action);
     add_overlay_check(*overlay, action);
     add_overlay_diff(*overlay, action);
     add_overlay_export(*overlay, action);

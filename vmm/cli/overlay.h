@@ -12,6 +12,7 @@ void add_overlay_umount(CLI::App& overlay, Action& action);
 void add_overlay_status(CLI::App& overlay, Action& action);
 void add_overlay_ls(CLI::App& overlay, Action& action);
 void add_overlay_rm(CLI::App& overlay, Action& action);
+void add_overlay_flatten(CLI::App& overlay, Action& action);
 void add_overlay_check(CLI::App& overlay, Action& action);
 void add_overlay_diff(CLI::App& overlay, Action& action);
 void add_overlay_export(CLI::App& overlay, Action& action);

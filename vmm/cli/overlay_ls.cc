@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "storage/layer/files.h"
 #include "storage/layer/store.h"
 #include "vmm/cli/guest_command.h"
 #include "vmm/cli/overlay.h"
@@ -42,7 +43,7 @@ Json layer_json(const std::string& store, const overlay::LayerRow& row) {
         {"parent", row.parent},
         {"state", row.state},
         {"views", row.views},
-        {"bytes", overlay::disk_usage(folder + "/tree") + overlay::disk_usage(folder + "/maps")},
+        {"bytes", storage::disk_usage(folder + "/tree") + storage::disk_usage(folder + "/maps")},
         {"indent", row.indent}};
     if (const auto seconds = age(folder)) {
         layer["age_s"] = *seconds;

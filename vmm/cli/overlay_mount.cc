@@ -63,6 +63,7 @@ Result<OverlayServer::Options> server_options(const Options& given) {
     IVMM_ASSIGN(const auto spec, overlay::parse_mount_spec(text));
     OverlayServer::Options options;
     options.view = spec.view;
+    options.flatten_from = spec.flatten_from;
     IVMM_ASSIGN(options.mount.mountpoint,
                 overlay::resolve_directory("mount point", given.mountpoint));
     options.mount.threads = given.threads;
@@ -95,10 +96,12 @@ void add_overlay_mount(CLI::App& overlay, Action& action) {
     auto* const command = overlay.add_subcommand("mount", "Mount a view of some layers");
     const auto options = std::make_shared<Options>();
     command
-        ->add_option("-o,--options", options->specs,
-                     "lower=A:B (read-only branches, topmost first), upper=U (where changes go; "
-                     "without it the mount is read-only), view=NAME (default main), ro. "
-                     "A backslash before ',', ':' or '\\' in a path")
+        ->add_option(
+            "-o,--options", options->specs,
+            "lower=A:B (read-only branches, topmost first), upper=U (where changes go; "
+            "without it the mount is read-only), view=NAME (default main), flatten=N (merge "
+            "frozen layers when a view has more than N), ro. "
+            "A backslash before ',', ':' or '\\' in a path")
         ->required()
         ->allow_extra_args(false);
     command->add_option("MNT", options->mountpoint, "Where: a directory")->required();

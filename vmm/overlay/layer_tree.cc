@@ -1,11 +1,6 @@
 #include "vmm/overlay/layer_tree.h"
 
-#include <fts.h>
-#include <sys/stat.h>
-
-#include <array>
 #include <map>
-#include <memory>
 #include <set>
 #include <utility>
 
@@ -13,8 +8,6 @@ namespace ivmm::overlay {
 namespace {
 
 using storage::Manifest;
-
-constexpr uint64_t kBlock = 512;  // the unit of st_blocks
 
 class Arrangement {
  public:
@@ -76,25 +69,6 @@ class Arrangement {
 std::vector<LayerRow> arrange_layers(const std::vector<Manifest>& manifests,
                                      const std::vector<storage::Store::ViewInfo>& views) {
     return Arrangement(manifests, views).rows();
-}
-
-uint64_t disk_usage(const std::string& directory) {
-    std::string path = directory;
-    const std::array<char*, 2> roots{path.data(), nullptr};
-    const std::unique_ptr<FTS, int (*)(FTS*)> walk(
-        ::fts_open(roots.data(), FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, nullptr), ::fts_close);
-    std::set<std::pair<dev_t, ino_t>> linked;
-    uint64_t blocks = 0;
-    while (const FTSENT* const entry = walk ? ::fts_read(walk.get()) : nullptr) {
-        const struct stat* const info = entry->fts_statp;
-        if (entry->fts_info == FTS_DP || entry->fts_info == FTS_NS || entry->fts_info == FTS_ERR) {
-            continue;
-        }
-        const bool again = !S_ISDIR(info->st_mode) && info->st_nlink > 1 &&
-                           !linked.emplace(info->st_dev, info->st_ino).second;
-        blocks += again ? 0 : static_cast<uint64_t>(info->st_blocks);
-    }
-    return blocks * kBlock;
 }
 
 }  // namespace ivmm::overlay

@@ -22,8 +22,4 @@ struct LayerRow {
 std::vector<LayerRow> arrange_layers(const std::vector<storage::Manifest>& manifests,
                                      const std::vector<storage::Store::ViewInfo>& views);
 
-/// What the files below a directory take on the disk, in bytes; each file once, however many names
-/// it has. What cannot be read is left out.
-uint64_t disk_usage(const std::string& directory);
-
 }  // namespace ivmm::overlay

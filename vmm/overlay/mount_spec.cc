@@ -1,5 +1,6 @@
 #include "vmm/overlay/mount_spec.h"
 
+#include <charconv>
 #include <set>
 
 namespace ivmm::overlay {
@@ -54,8 +55,18 @@ Result<void> apply(std::string_view key, std::string_view value, MountSpec& spec
         IVMM_ASSIGN(spec.view, plain(value, key));
         return {};
     }
+    if (key == "flatten") {
+        const char* const end = value.data() + value.size();
+        const auto parsed = std::from_chars(value.data(), end, spec.flatten_from);
+        if (parsed.ec != std::errc() || parsed.ptr != end || spec.flatten_from == 1) {
+            return fail_as(ErrorKind::kUsage,
+                           "flatten={} is no number of layers; 2 or more, or 0 for never", value);
+        }
+        return {};
+    }
     return fail_as(ErrorKind::kUsage,
-                   "no option '{}'; there are lower=A:B, upper=U, view=NAME, ro and rw", key);
+                   "no option '{}'; there are lower=A:B, upper=U, view=NAME, flatten=N, ro and rw",
+                   key);
 }
 
 }  // namespace
@@ -80,6 +91,9 @@ Result<MountSpec> parse_mount_spec(std::string_view text) {
     }
     if (spec.upper.empty() && seen.contains("view")) {
         return fail_as(ErrorKind::kUsage, "views are in an upper; give upper=U");
+    }
+    if (spec.upper.empty() && seen.contains("flatten")) {
+        return fail_as(ErrorKind::kUsage, "what flatten=N is for is in an upper; give upper=U");
     }
     return spec;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,9 +15,10 @@ struct MountSpec {
     std::string upper;               ///< empty: none
     std::string view = "main";
     bool read_only = false;
+    uint32_t flatten_from = 0;  ///< layers; 0: never
 };
 
-/// Reads "lower=A:B,upper=U,view=NAME,ro". A backslash takes the special meaning from the
+/// Reads "lower=A:B,upper=U,view=NAME,flatten=N,ro". A backslash takes the special meaning from the
 /// character behind it (",", ":", "\"). All errors are kUsage.
 Result<MountSpec> parse_mount_spec(std::string_view text);
 

@@ -37,6 +37,11 @@ OverlayControl::OverlayControl(Identity identity, storage::OverlayServer& overla
     add("mount", &OverlayControl::mount);
     add("umount", &OverlayControl::unmount);
     add("remove_view", &OverlayControl::remove_view);
+    // It takes long, and the others do not wait for it.
+    server_.add_deferred_method("flatten",
+                                [this](const Json& params, ControlServer::Answer answer) {
+                                    flatten(params, std::move(answer));
+                                });
 }
 
 void OverlayControl::add(const char* name, Work work) {
@@ -93,11 +98,15 @@ Result<rpc::Json> OverlayControl::status(const Json& params) {
         mounts.push_back(to_json(mount));
     }
     const std::chrono::duration<double> uptime = std::chrono::steady_clock::now() - started_;
-    return Json{{"pid", ::getpid()},
+    Json status{{"pid", ::getpid()},
                 {"store", identity_.store},
                 {"lower", identity_.lower},
                 {"uptime_s", uptime.count()},
                 {"mounts", std::move(mounts)}};
+    if (const auto flattening = overlay_.flattening()) {
+        status["flattening"] = {{"view", flattening->view}, {"done", flattening->done}};
+    }
+    return status;
 }
 
 Result<rpc::Json> OverlayControl::prepare_fork(const Json& params) {
@@ -132,6 +141,20 @@ Result<rpc::Json> OverlayControl::unmount(const Json& params) {
     IVMM_ASSIGN(const bool force, rpc::flag_parameter(params, "force", false));
     IVMM_TRY(overlay_.unmount(view, force));
     return Json{{"remaining", overlay_.status().size()}};
+}
+
+void OverlayControl::flatten(const Json& params, ControlServer::Answer answer) {
+    const auto view = [&]() -> Result<std::string> {
+        IVMM_TRY(rpc::check_parameters(params, {"view"}));
+        return rpc::text_parameter(params, "view");
+    }();
+    if (!view) {
+        return answer(Unexpected{view.error()});
+    }
+    // By then, this may be no more.
+    overlay_.flatten(*view, [answer = std::move(answer)](Result<storage::FlattenReport> report) {
+        answer(report ? Result<Json>(to_json(*report)) : Unexpected{std::move(report).error()});
+    });
 }
 
 Result<rpc::Json> OverlayControl::remove_view(const Json& params) {

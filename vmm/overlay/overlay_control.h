@@ -37,6 +37,7 @@ class OverlayControl {
     using Work = Result<Json> (OverlayControl::*)(const Json& params);
 
     void add(const char* name, Work work);
+    void flatten(const Json& params, ControlServer::Answer answer);
 
     // On the worker:
     Result<Json> status(const Json& params);

@@ -49,6 +49,18 @@ Json to_json(const storage::MountStatus& status) {
             {"forks", status.forks},     {"error", status.error}};
 }
 
+Json to_json(const storage::FlattenReport& report) {
+    Json merged = Json::array();
+    for (const auto& run : report.merged) {
+        merged.push_back({{"layers", run}, {"into", run.front()}});
+    }
+    return {{"view", report.view},
+            {"merged", std::move(merged)},
+            {"kept", report.kept},
+            {"bytes_before", report.bytes_before},
+            {"bytes_after", report.bytes_after}};
+}
+
 Json to_json(const storage::ForkReport& report, const std::vector<storage::ForkTarget>& targets) {
     Json made = Json::array();
     for (size_t i = 0; i < targets.size() && i < report.target_layers.size(); ++i) {

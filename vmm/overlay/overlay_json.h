@@ -17,6 +17,7 @@ Result<storage::MountOptions> mount_options_from(const rpc::Json& params);
 Result<std::vector<storage::ForkTarget>> fork_targets_from(const rpc::Json& params);
 
 rpc::Json to_json(const storage::MountStatus& status);
+rpc::Json to_json(const storage::FlattenReport& report);
 /// `targets` as the fork was asked for them.
 rpc::Json to_json(const storage::ForkReport& report,
                   const std::vector<storage::ForkTarget>& targets);
