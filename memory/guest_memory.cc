@@ -1,10 +1,12 @@
 #include "memory/guest_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
@@ -109,17 +111,61 @@ std::optional<GuestMemory::PageRange> GuestMemory::next_data(uint64_t first) con
     if (first >= pages) {
         return std::nullopt;
     }
-    if (!shared_) {
-        return PageRange{first, pages - first};
+    const auto in_file = next_file_data(first);
+    const uint64_t data = in_file ? in_file->first : pages;
+    if (!shared_ && data > first) {
+        // What is a hole in the image may have been written since.
+        if (const auto own = next_own_page(first, data)) {
+            return own;
+        }
     }
+    return in_file;
+}
+
+std::optional<GuestMemory::PageRange> GuestMemory::next_file_data(uint64_t first) const {
+    const uint64_t pages = size_ / kPageSize;
     const off_t data = ::lseek(fd_.get(), static_cast<off_t>(first * kPageSize), SEEK_DATA);
     if (data < 0) {
         return errno == ENXIO ? std::nullopt : std::optional(PageRange{first, pages - first});
     }
-    const off_t hole = ::lseek(fd_.get(), data, SEEK_HOLE);
     const uint64_t begin = static_cast<uint64_t>(data) / kPageSize;
-    const uint64_t end = hole < 0 ? pages : static_cast<uint64_t>(hole) / kPageSize;
+    if (begin >= pages) {
+        return std::nullopt;  // in what an image has beyond the memory
+    }
+    const off_t hole = ::lseek(fd_.get(), data, SEEK_HOLE);
+    const uint64_t end =
+        hole < 0 ? pages : (static_cast<uint64_t>(hole) + kPageSize - 1) / kPageSize;
     return PageRange{begin, std::min(end, pages) - begin};
+}
+
+std::optional<GuestMemory::PageRange> GuestMemory::next_own_page(uint64_t first,
+                                                                 uint64_t end) const {
+    // Documentation/admin-guide/mm/pagemap.rst
+    constexpr uint64_t kOfFile = uint64_t{1} << 61;
+    constexpr uint64_t kThere = uint64_t{3} << 62;  // in memory or swapped out
+    const UniqueFd pagemap(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+    std::array<uint64_t, 512> entries{};
+    const uint64_t base = reinterpret_cast<uint64_t>(base_) / kPageSize;
+    while (first < end) {
+        const uint64_t count = std::min<uint64_t>(entries.size(), end - first);
+        const auto bytes = static_cast<ssize_t>(count * sizeof entries[0]);
+        if (!pagemap || ::pread(pagemap.get(), entries.data(), static_cast<size_t>(bytes),
+                                static_cast<off_t>((base + first) * sizeof entries[0])) != bytes) {
+            return PageRange{first, end - first};  // nobody knows
+        }
+        const auto is_own = [](uint64_t entry) {
+            return (entry & kThere) != 0 && (entry & kOfFile) == 0;
+        };
+        const auto last = entries.begin() + static_cast<ptrdiff_t>(count);
+        const auto begin = std::find_if(entries.begin(), last, is_own);
+        if (begin != last) {
+            const auto rest = std::find_if_not(begin, last, is_own);
+            return PageRange{first + static_cast<uint64_t>(begin - entries.begin()),
+                             static_cast<uint64_t>(rest - begin)};
+        }
+        first += count;
+    }
+    return std::nullopt;
 }
 
 uint64_t GuestMemory::host_address(const RamRegion& region) const {

@@ -114,6 +114,9 @@ class GuestMemory {
     GuestMemory(UniqueFd fd, std::byte* base, uint64_t size, bool shared);
     /// The host address of a range that is RAM, else nullptr.
     std::byte* translate(Gpa start, uint64_t length) const;
+    /// As next_data(): in the memory file, and what of [first, end) is not the image's any more.
+    std::optional<PageRange> next_file_data(uint64_t first) const;
+    std::optional<PageRange> next_own_page(uint64_t first, uint64_t end) const;
 
     UniqueFd fd_;
     std::byte* base_;

@@ -71,6 +71,8 @@ int run_command_line(int argc, char** argv) {
     add_pause(app, action);
     add_resume(app, action);
     add_stop(app, action);
+    add_snapshot(app, action);
+    add_restore(app, action);
     add_rm(app, action);
     add_console(app, action);
     add_standby(app, action);

@@ -29,6 +29,8 @@ void add_status(CLI::App& app, Action& action);
 void add_pause(CLI::App& app, Action& action);
 void add_resume(CLI::App& app, Action& action);
 void add_stop(CLI::App& app, Action& action);
+void add_snapshot(CLI::App& app, Action& action);
+void add_restore(CLI::App& app, Action& action);
 void add_rm(CLI::App& app, Action& action);
 void add_console(CLI::App& app, Action& action);
 void add_fork(CLI::App& app, Action& action);

@@ -175,6 +175,23 @@ Result<void> check_nets(const std::vector<NetConfig>& nets) {
     return {};
 }
 
+/// Everything but its name, its kernel and its network.
+Result<void> check_hardware(const GuestConfig& config) {
+    if (config.cmdline.size() > kMaxCmdline) {
+        return usage("the kernel command line has {} characters; a kernel takes at most {}",
+                     config.cmdline.size(), kMaxCmdline);
+    }
+    const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; };
+    if (std::any_of(config.cmdline.begin(), config.cmdline.end(), is_control)) {
+        return usage("the kernel command line must be one line without control characters");
+    }
+    IVMM_TRY(check_memory(config.memory_bytes));
+    if (config.cpus < 1 || config.cpus > kMaxCpus) {
+        return usage("{} vCPUs: a guest has 1 to {}", config.cpus, kMaxCpus);
+    }
+    return check_disks(config.disks);
+}
+
 }  // namespace
 
 bool is_guest_name(std::string_view name) {
@@ -202,20 +219,16 @@ Result<void> validate(const GuestConfig& config) {
     if (!config.initrd.empty()) {
         IVMM_TRY(check_boot_file("initrd", config.initrd));
     }
-    if (config.cmdline.size() > kMaxCmdline) {
-        return usage("the kernel command line has {} characters; a kernel takes at most {}",
-                     config.cmdline.size(), kMaxCmdline);
-    }
-    const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; };
-    if (std::any_of(config.cmdline.begin(), config.cmdline.end(), is_control)) {
-        return usage("the kernel command line must be one line without control characters");
-    }
-    IVMM_TRY(check_memory(config.memory_bytes));
-    if (config.cpus < 1 || config.cpus > kMaxCpus) {
-        return usage("{} vCPUs: a guest has 1 to {}", config.cpus, kMaxCpus);
-    }
-    IVMM_TRY(check_disks(config.disks));
+    IVMM_TRY(check_hardware(config));
     return check_nets(config.nets);
+}
+
+Result<void> validate_saved(const GuestConfig& config) {
+    IVMM_TRY(check_guest_name(config.name));
+    IVMM_TRY(check_hardware(config));
+    auto connected = config.nets;
+    std::erase_if(connected, [](const NetConfig& net) { return net.tap.empty(); });
+    return check_nets(connected);
 }
 
 }  // namespace ivmm

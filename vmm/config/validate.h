@@ -21,5 +21,8 @@ Result<void> check_guest_name(std::string_view name);
 /// the right kind, nothing given twice. Every error is kUsage and names the thing, the reason and
 /// the way out. The machine checks again when it opens what is named here.
 Result<void> validate(const GuestConfig& config);
+/// The same for a guest that does not boot but goes on from a saved state: it needs no kernel any
+/// more, and its network devices may be without a cable.
+Result<void> validate_saved(const GuestConfig& config);
 
 }  // namespace ivmm

@@ -3,11 +3,6 @@
 namespace ivmm {
 namespace {
 
-/// Extra rounds end when one has found so few pages that the next would hardly find fewer, …
-constexpr uint64_t kFewPages = 64;
-/// … when one did not find clearly fewer than the one before, or after so many.
-constexpr uint32_t kMaxRounds = 8;
-
 Unexpected at_step(Error error, const char* step) {
     return annotate(std::move(error), step);
 }
@@ -19,9 +14,11 @@ Result<ForkReport> ForkTransaction::run(const ForkRequest& request, Stopwatch tr
     if (auto done = prepare(request); !done) {
         return at_step(std::move(done).error(), "preparing the clone");
     }
-    if (auto done = approach(); !done) {
-        return at_step(std::move(done).error(), "bringing the replica up to date");
+    auto rounds = synchroniser_.approach();
+    if (!rounds) {
+        return at_step(std::move(rounds).error(), "bringing the replica up to date");
     }
+    report_.rounds = *rounds;
     Result<void> done;
     control_.call([&] {
         report_.trigger_to_pause_us = trigger.us();
@@ -43,20 +40,6 @@ Result<void> ForkTransaction::prepare(const ForkRequest& request) {
                 DiskFork::prepare(machine_.config().disks, machine_.config().name, request.clone));
     standby_lost_ = true;
     return standby_.prepare(request.clone, request.nets);
-}
-
-Result<void> ForkTransaction::approach() {
-    // So that what is left for the pause is what was written in the last moment.
-    uint64_t before = UINT64_MAX;
-    while (report_.rounds < kMaxRounds) {
-        IVMM_ASSIGN(const auto round, synchroniser_.round());
-        ++report_.rounds;
-        if (round.dirty <= kFewPages || round.dirty > before - before / 4) {
-            break;
-        }
-        before = round.dirty;
-    }
-    return {};
 }
 
 Result<void> ForkTransaction::instant() {

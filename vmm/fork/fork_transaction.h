@@ -35,7 +35,6 @@ class ForkTransaction {
 
  private:
     Result<void> prepare(const ForkRequest& request);
-    Result<void> approach();
     Result<void> instant();
     Result<void> instant_while_paused();
     Result<void> begin_clone(const Stopwatch& trigger);

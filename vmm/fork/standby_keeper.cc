@@ -122,6 +122,18 @@ void StandbyKeeper::fork(ForkRequest request, Done<ForkReport> done) {
     });
 }
 
+void StandbyKeeper::use_synchroniser(std::function<void(Result<Synchroniser*>)> use) {
+    post([this, use = std::move(use)] {
+        if (synchroniser_) {
+            use(synchroniser_.get());
+            return;
+        }
+        auto own = start_synchroniser("a copy of the memory");
+        use(own ? Result<Synchroniser*>(own->get())
+                : Result<Synchroniser*>(Unexpected{std::move(own).error()}));
+    });
+}
+
 StandbyStatus StandbyKeeper::status() const {
     const std::scoped_lock lock(mutex_);
     return status_;
@@ -153,14 +165,17 @@ Result<void> StandbyKeeper::build() {
     return built;
 }
 
-Result<void> StandbyKeeper::build_in_sync() {
+Result<std::unique_ptr<Synchroniser>> StandbyKeeper::start_synchroniser(const char* what) const {
     const uint64_t needed = machine_.memory().resident_bytes() + kSpareMemory;
     if (const uint64_t available = available_memory(); available < needed) {
-        return fail(
-            "a standby needs about {} and the host has {} left: stop clones or other guests",
-            format_size(needed), format_size(available));
+        return fail("{} needs about {} and the host has {} left: stop clones or other guests", what,
+                    format_size(needed), format_size(available));
     }
-    IVMM_ASSIGN(synchroniser_, Synchroniser::start(machine_));
+    return Synchroniser::start(machine_);
+}
+
+Result<void> StandbyKeeper::build_in_sync() {
+    IVMM_ASSIGN(synchroniser_, start_synchroniser("a standby"));
     IVMM_ASSIGN(auto image, synchroniser_->replica().open_for_reading());
     IVMM_ASSIGN(standby_, Standby::launch(options_.program, machine_.config(), std::move(image)));
     // While its process builds the clone.

@@ -54,6 +54,11 @@ class StandbyKeeper {
     /// Forks. Without a standby in sync, one is made first.
     void fork(ForkRequest request, Done<ForkReport> done);
 
+    /// Lends, on the keeper's thread and for as long as the call takes, what keeps a replica of the
+    /// memory in sync: the standby's, or without a standby one that begins with an empty replica.
+    /// Everything else that is asked for waits. Errors: the host has too little memory for one.
+    void use_synchroniser(std::function<void(Result<Synchroniser*>)> use);
+
     /// Any thread.
     StandbyStatus status() const;
 
@@ -72,6 +77,7 @@ class StandbyKeeper {
     // On the keeper's thread.
     Result<void> build();
     Result<void> build_in_sync();
+    Result<std::unique_ptr<Synchroniser>> start_synchroniser(const char* what) const;
     void discard();
     void rebuild_later(double milliseconds);
     Result<ForkReport> fork_now(const ForkRequest& request, const Stopwatch& trigger);

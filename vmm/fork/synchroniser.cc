@@ -5,6 +5,14 @@
 #include "vmm/fork/stopwatch.h"
 
 namespace ivmm {
+namespace {
+
+/// Extra rounds end when one has found so few pages that the next would hardly find fewer, …
+constexpr uint64_t kFewPages = 64;
+/// … when one did not find clearly fewer than the one before, or after so many.
+constexpr uint32_t kMaxRounds = 8;
+
+}  // namespace
 
 Result<std::unique_ptr<Synchroniser>> Synchroniser::start(Machine& machine) {
     IVMM_ASSIGN(auto replica, Replica::create(machine.memory().size()));
@@ -31,6 +39,17 @@ Result<Synchroniser::Round> Synchroniser::round() {
     Round round = copy();
     round.us = watch.us();
     return round;
+}
+
+Result<uint32_t> Synchroniser::approach() {
+    uint64_t before = UINT64_MAX;
+    for (uint32_t rounds = 1;; ++rounds) {
+        IVMM_ASSIGN(const auto found, round());
+        if (found.dirty <= kFewPages || found.dirty > before - before / 4 || rounds == kMaxRounds) {
+            return rounds;
+        }
+        before = found.dirty;
+    }
 }
 
 Result<Synchroniser::Round> Synchroniser::last_round() {

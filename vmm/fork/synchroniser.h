@@ -26,6 +26,9 @@ class Synchroniser {
     /// Brings the replica up to what the memory was when the round began, or later. The first round
     /// copies everything. After an error nothing is forgotten: the next round does it.
     Result<Round> round();
+    /// Rounds until they find few pages, or no fewer than before, so that what is left for the last
+    /// one is what was written in the last moment. Gives their number.
+    Result<uint32_t> approach();
     /// The last round before a fork, while the machine is paused: the replica equals the memory.
     Result<Round> last_round();
 

@@ -10,6 +10,7 @@
 #include "vmm/control/guest_control.h"
 #include "vmm/fork/fork_control.h"
 #include "vmm/fork/standby_keeper.h"
+#include "vmm/snapshot/snapshot_control.h"
 
 namespace ivmm {
 
@@ -30,6 +31,7 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
     });
     IVMM_ASSIGN(auto keeper, StandbyKeeper::create(*machine, *loop_));
     const ForkControl forks(*keeper, server_, *loop_);
+    SnapshotControl snapshots(*machine, *keeper, server_, *loop_);
     IVMM_ASSIGN(auto listener, lock->listen());
     IVMM_TRY(server_.listen(std::move(listener)));
     if (guest.owner) {
@@ -66,6 +68,7 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
     }
     loop_->run();
 
+    snapshots.cancel();
     keeper.reset();
     machine.reset();
     lock.reset();
