@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Tests of the harness itself; they need neither KVM nor QEMU."""
 
+import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import xml.dom.minidom
@@ -14,8 +17,9 @@ sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
 import scenarios
-from harness import bars, figures, fio, host, memory, mounts, plot, process, runner
+from harness import bars, dirty, figures, fio, host, memory, mounts, plot, process, runner
 from harness.context import Context, parse_lines
+from harness.control import Control, JsonLines, Qmp
 from harness.errors import Failure, Unusable
 from harness.figures import Figure
 from harness.targets import Guest, Ivmm, Qemu
@@ -47,7 +51,7 @@ def scenario_result(own, peer=None, key="rss"):
 class Figures(unittest.TestCase):
     def test_ratio_is_that_of_the_medians(self):
         figure = figures.as_json(Figure("k", "T", "ms", "lower"), {"ivmm": [1, 2, 90], "qemu": [4, 4, 5]})
-        self.assertEqual(figure["summary"]["ivmm"], {"min": 1, "median": 2, "max": 90})
+        self.assertEqual(figure["summary"]["ivmm"], {"min": 1, "median": 2, "p99": 90, "max": 90})
         self.assertEqual(figure["ratio"], {"qemu": 0.5})
 
     def test_verdict_follows_the_direction_and_the_ranges(self):
@@ -56,6 +60,18 @@ class Figures(unittest.TestCase):
         self.assertEqual(verdict("lower", [1, 2], [3, 4]), "0.43 × (better)")
         self.assertEqual(verdict("higher", [1, 2], [3, 4]), "0.43 × (worse)")
         self.assertEqual(verdict("lower", [1, 3], [2, 4]), "0.67 × (ranges overlap)")
+
+    def test_percentiles(self):
+        self.assertEqual(figures.percentile(range(1, 101), 99), 99)
+        self.assertEqual(figures.percentile([3, 1, 2], 99), 3)
+        self.assertEqual(figures.percentile([3, 1, 2], 0), 1)
+
+    def test_a_percentile_is_shown_when_there_are_samples_enough(self):
+        def table(count):
+            return figures.table([figures.as_json(Figure("k", "T", "ms", "lower"), {"ivmm": [1] * count})])
+        self.assertNotIn("p99", table(figures.MANY - 1)[0])
+        self.assertIn("p99", table(figures.MANY)[0])
+        self.assertEqual(table(figures.MANY)[1].split(), ["T", "[ms]", "ivmm"] + ["1.00"] * 4)
 
 
 class Bars(unittest.TestCase):
@@ -68,6 +84,12 @@ class Bars(unittest.TestCase):
         self.assertEqual(self.judge({"at_least": 8}, scenario_result([7.9])), 1)
         self.assertEqual(self.judge({"ratio_at_most": 0.5}, scenario_result([5], [10])), 0)
         self.assertEqual(self.judge({"ratio_at_most": 0.5}, scenario_result([6], [10])), 1)
+
+    def test_a_percentile(self):
+        result = scenario_result([1] * 98 + [7, 9])
+        self.assertEqual(self.judge({"at_most": 1}, result), 0)
+        self.assertEqual(self.judge({"at_most": 6.9, "of": "p99"}, result), 1)
+        self.assertEqual(self.judge({"at_most": 7, "of": "p99"}, result), 0)
 
     def test_what_was_not_measured_is_missed_but_a_missing_peer_is_not(self):
         self.assertEqual(self.judge({"at_most": 8}, scenario_result([1], key="other")), 1)
@@ -88,16 +110,25 @@ class Bars(unittest.TestCase):
             self.assertTrue(set(bar.get("hosts", [])) <= set(host.KINDS))
 
     def test_a_bad_bar_is_refused(self):
-        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-            file.write('[[bar]]\nscenario = "start"\nfigure = "rss"\nat_mots = 8\n')
-            file.flush()
-            self.assertRaises(Unusable, bars.load, file.name)
+        for limit in ('at_mots = 8', 'at_most = 8\nof = "mode"', 'ratio_at_most = 8\nof = "p99"'):
+            with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+                file.write(f'[[bar]]\nscenario = "start"\nfigure = "rss"\n{limit}\n')
+                file.flush()
+                self.assertRaises(Unusable, bars.load, file.name)
 
 
 class Parsing(unittest.TestCase):
     def test_guest_lines(self):
         text = "!guest blk: op=read n=10 mbps=1.500 features=0x10\nnoise a=1\nguest blk: done\n"
         self.assertEqual(parse_lines(text), [{"op": "read", "n": 10, "mbps": 1.5, "features": 16}])
+
+    def test_reports_of_the_guest_that_dirties_memory(self):
+        text = "guest dirty: start=1 rate=5\n" + "".join(
+            f"guest dirty: generation=0 pages=8 mbps=1.5 write_us=4 gap_us_max={gap} errors=0\n" for gap in (7, 9, 8))
+        self.assertEqual([report["gap_us_max"] for report in dirty.reports(text)], [7, 9, 8])
+        self.assertEqual(dirty.longest_gap(text), 9)
+        writing = scenarios.sync.Writing(dirty.reports(text))
+        self.assertEqual((writing.pages, writing.us_a_page, writing.speed), (24, 0.5, 1.5))
 
     def test_smaps_without_the_memory_of_the_guest(self):
         rest, guest, mapped = memory.split_smaps(SMAPS.splitlines(), Ivmm.guest_mapping)
@@ -156,6 +187,17 @@ class Processes(unittest.TestCase):
                 self.assertRaisesRegex(Failure, "did not print", run.wait_for, "!", 0.1)
                 self.assertRaisesRegex(Failure, "did not end", run.finish, 0.1)
 
+    def test_lines_are_taken_when_they_are_complete(self):
+        with self.context() as context:
+            with self.start(context, "echo one; printf tw; sleep 0.3; echo o; sleep 100") as run:
+                run.wait_for("tw", 10)
+                self.assertEqual(run.take_lines(), "one\n")
+                self.assertEqual(run.take_lines(), "")
+                run.wait_for("\n", 10)
+                self.assertEqual(run.take_lines(), "two\n")
+            with self.start(context, "exit 3") as run:
+                self.assertRaisesRegex(Failure, "code 3 while", run.read_for, 10)
+
     def test_nothing_is_left_behind(self):
         with self.context() as context:
             with self.start(context, "(setsid sleep 100 &) ; sleep 100") as run:
@@ -167,6 +209,60 @@ class Processes(unittest.TestCase):
             self.assertTrue(os.path.exists(scratch))
             self.assertEqual(run.exit_code, None)
         self.assertFalse(os.path.exists(scratch))
+
+
+class Sockets(unittest.TestCase):
+    """With a server that says what it was told to, one line for each that it gets."""
+
+    def serve(self, answers, greeting=b""):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, "socket")
+        server = socket.socket(socket.AF_UNIX)
+        self.addCleanup(server.close)
+        server.bind(path)
+        server.listen()
+
+        def talk():
+            connection, _ = server.accept()
+            with connection, connection.makefile("rb") as lines:
+                connection.sendall(greeting)
+                for answer in answers:
+                    lines.readline()
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        self.addCleanup(thread.join, 10)
+        return path
+
+    def test_answers_are_told_from_events(self):
+        event = b'{"jsonrpc":"2.0","method":"guest.paused","params":{}}\n'
+        path = self.serve([event + b'{"id":1,"result":{"a":', b'5}}\n', b'{"id":2,"error":{"message":"no"}}\n'])
+        with Control(path) as control:
+            control.send({})  # for the second half of the answer
+            self.assertEqual(control.call("status"), {"a": 5})
+            self.assertRaisesRegex(Failure, "fork: no", control.call, "fork")
+            self.assertRaises(Failure, control.call, "fork")
+
+    def test_the_console_is_read_until_the_text_is_there(self):
+        def output(text):
+            data = base64.b64encode(text).decode()
+            return f'{{"method":"console.output","params":{{"data":"{data}"}}}}\n'.encode()
+        with Control(self.serve([b'{"id":1,"result":{}}\n' + output(b"gener") + output(b"ation=1")])) as control:
+            control.wait_for_console("generation=", 10)
+            self.assertRaises(Failure, control.wait_for_console, "more", 10)
+
+    def test_the_monitor_of_qemu(self):
+        path = self.serve([b'{"return":{}}\n', b'{"event":"STOP"}\n{"return":{"status":"active"}}\n'],
+                          b'{"QMP":{}}\n')
+        with Qmp(path) as monitor:
+            self.assertEqual(monitor.call("query-migrate"), {"status": "active"})
+
+    def test_one_that_is_silent_or_not_there_is_a_failure(self):
+        with Control(self.serve([b""])) as control:
+            self.assertRaises(Failure, control.call, "status", 0.05)
+        self.assertRaises(Failure, JsonLines, "/nonexistent/socket", 0.05)
 
 
 class Runner(unittest.TestCase):
@@ -200,6 +296,10 @@ class Runner(unittest.TestCase):
     def test_what_is_measured_once_is_not_repeated(self):
         _, order = self.run_scenario(["a"], lambda target: 1.0, once=True)
         self.assertEqual(order, ["ivmm", "a"])
+
+    def test_several_samples_at_once(self):
+        result, _ = self.run_scenario(["a"], lambda target: [1.0, 2.0])
+        self.assertEqual(result["figures"][0]["samples"], {"ivmm": [1, 2, 1, 2], "a": [1, 2, 1, 2]})
 
     def test_a_peer_that_fails_is_left_out(self):
         def measure(target):

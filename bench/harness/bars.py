@@ -11,7 +11,8 @@ LIMITS = {
     "ratio_at_most": lambda value, limit: value <= limit,
     "ratio_at_least": lambda value, limit: value >= limit,
 }
-OTHER_KEYS = {"scenario", "figure", "hosts", "peer"}
+OTHER_KEYS = {"scenario", "figure", "hosts", "peer", "of"}
+STATISTICS = ("median", "p99")  # `of`
 
 
 def load(path):
@@ -23,13 +24,19 @@ def load(path):
     for bar in bars:
         limits = [key for key in bar if key in LIMITS]
         unknown = set(bar) - set(LIMITS) - OTHER_KEYS
-        if unknown or len(limits) != 1 or "scenario" not in bar or "figure" not in bar:
+        if unknown or len(limits) != 1 or "scenario" not in bar or "figure" not in bar or not _has_statistic(bar, limits):
             raise Unusable(f"{path}: a bar has a scenario, a figure and one of {', '.join(LIMITS)}: {bar}")
     return bars
 
 
+def _has_statistic(bar, limits):
+    """Ratios are of medians."""
+    of = bar.get("of", "median")
+    return of == "median" or (of in STATISTICS and not limits[0].startswith("ratio"))
+
+
 def judge(bars, scenario, host_kind):
-    """Compares the medians of a scenario. Returns (lines to show, how many bars are missed)."""
+    """Compares the medians of a scenario, or what a bar names. Returns (lines to show, how many bars are missed)."""
     lines, missed = [], 0
     figures = {figure["key"]: figure for figure in scenario["figures"]}
     for bar in bars:
@@ -39,7 +46,9 @@ def judge(bars, scenario, host_kind):
         limit, holds = bar[limit_name], LIMITS[limit_name]
         figure = figures.get(bar["figure"])
         of_peer = f" × {bar['peer']}" if "peer" in bar else ""
-        wanted = f"{bar['figure']}: {limit_name.replace('_', ' ')} {limit:g}{of_peer}"
+        of = bar.get("of", "median")
+        name = bar["figure"] if of == "median" else f"{of} of {bar['figure']}"
+        wanted = f"{name}: {limit_name.replace('_', ' ')} {limit:g}{of_peer}"
         if figure is None or "ivmm" not in figure["summary"]:
             missed += 1
             lines.append(f"  MISSED  {wanted}; it was not measured")
@@ -50,8 +59,8 @@ def judge(bars, scenario, host_kind):
             if not values:
                 lines.append(f"  open    {wanted}; it was not measured beside {bar.get('peer', 'any peer')}")
         else:
-            median = figure["summary"]["ivmm"]["median"]
-            values = [(f"{number(median)} {figure['unit']}", median)]
+            value = figure["summary"]["ivmm"][of]
+            values = [(f"{number(value)} {figure['unit']}", value)]
         for shown, value in values:
             good = holds(value, limit)
             missed += not good

@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 from . import mounts, process
+from .control import Control
 from .errors import Failure
 
 
@@ -57,15 +58,38 @@ class Context:
     def file(self, name):
         return os.path.join(self.scratch, name)
 
-    def start(self, target, guest):
-        """Starts a guest; the result is a context manager that ends it."""
+    def start(self, target, guest, stderr="stderr"):
+        """Starts a guest; the result is a context manager that ends it, and everything else that was started."""
         self._runs += 1
         return process.Process(target.command(guest, f"bench{self._runs}"), self.environment,
-                               self.file("stderr"))
+                               self.file(stderr))
+
+    def ivmm_name(self, running):
+        """The name of a guest of ivmm's that was started with start()."""
+        return running.argv[running.argv.index("--name") + 1]
+
+    def socket(self, name):
+        """A path for a socket, which must be short, where nothing is yet."""
+        self._runs += 1
+        return os.path.join(self._runtime, f"{name}.{self._runs}")
+
+    def control(self, name):
+        """The control socket of a guest of ivmm's, or of a clone; a context manager."""
+        return Control(os.path.join(self._runtime, "ivmm", f"{name}.sock"))
+
+    def ivmm_call(self, *words, timeout=60):
+        """Runs a command of ivmm's that is not measured."""
+        try:
+            done = subprocess.run([self.ivmm.path, *words], env=self.environment, capture_output=True, text=True,
+                                  timeout=timeout, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise Failure(f"ivmm {' '.join(words)} did not end within {timeout} s") from error
+        if done.returncode != 0:
+            raise Failure(f"ivmm {' '.join(words)} has failed: {done.stderr.strip()}")
 
     def ivmm_status(self, running):
         """What `ivmm status` says of a guest that was started with start()."""
-        name = running.argv[running.argv.index("--name") + 1]
+        name = self.ivmm_name(running)
         done = subprocess.run([self.ivmm.path, "status", name, "--json"], env=self.environment,
                               capture_output=True, text=True, timeout=30, check=False)
         if done.returncode != 0:

@@ -1,7 +1,10 @@
 """Figures: what is measured, its samples, and how they are shown."""
 
 import dataclasses
+import math
 import statistics
+
+MANY = 20  # samples, from which on a percentile is shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,8 +15,14 @@ class Figure:
     better: str  # "lower" or "higher"
 
 
+def percentile(samples, share):
+    """The least sample that so many percent of them do not exceed."""
+    return sorted(samples)[max(math.ceil(len(samples) * share / 100), 1) - 1]
+
+
 def summary(samples):
-    return {"min": min(samples), "median": statistics.median(samples), "max": max(samples)}
+    return {"min": min(samples), "median": statistics.median(samples), "p99": percentile(samples, 99),
+            "max": max(samples)}
 
 
 def as_json(figure, samples):
@@ -51,17 +60,21 @@ def verdict(figure, label):
 
 
 def table(figures):
-    """Lines that show a scenario's figures: median [min – max] a label, and the ratio to ivmm's."""
-    rows = [["", "", "median", "min", "max", "ivmm / peer"]]
+    """Lines that show a scenario's figures: median, least and greatest for each label, and the ratio to ivmm's.
+    The 99th percentile only where there are samples enough to have one."""
+    rows = [["", "", "median", "min", "p99", "max", "ivmm / peer"]]
     for figure in figures:
         for place, (label, values) in enumerate(figure["summary"].items()):
             rows.append([f"{figure['title']} [{figure['unit']}]" if place == 0 else "", label,
-                         number(values["median"]), number(values["min"]), number(values["max"]),
-                         verdict(figure, label)])
+                         number(values["median"]), number(values["min"]),
+                         number(values["p99"]) if len(figure["samples"][label]) >= MANY else "",
+                         number(values["max"]), verdict(figure, label)])
+    if not any(row[4] for row in rows[1:]):
+        rows = [row[:4] + row[5:] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [row[i].ljust(widths[i]) if i in (0, 1, 5) else row[i].rjust(widths[i])
+        cells = [row[i].ljust(widths[i]) if i in (0, 1, len(row) - 1) else row[i].rjust(widths[i])
                  for i in range(len(row))]
         lines.append("  " + "  ".join(cells).rstrip())
     return lines

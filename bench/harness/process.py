@@ -111,6 +111,24 @@ class Process:
             if time.monotonic() >= deadline:
                 self.fail(f"did not print {text!r} within {timeout:g} s")
 
+    def take_lines(self):
+        """Reads what has been printed until now. Returns the complete lines, which are then forgotten."""
+        while select.select([self._stdout], [], [], 0)[0]:
+            data = os.read(self._stdout, CHUNK)
+            if not data:
+                break
+            self.output += data
+        lines, end, self.output = self.output.rpartition(b"\n")
+        return (lines + end).decode(errors="replace").replace("\r", "")
+
+    def read_for(self, seconds):
+        """Reads on for so long; the program must not end meanwhile."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._read(deadline):
+                self._reap()
+                self.fail(f"ended with code {self.exit_code} while it was measured")
+
     def finish(self, timeout):
         """Reads until the program has ended. Returns the ns that it lived."""
         deadline = time.monotonic() + timeout

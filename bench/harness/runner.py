@@ -15,7 +15,8 @@ class Cell:
     """What is measured in one go: with one start of a guest, or one mount."""
     title: str
     figures: list
-    measure: Callable  # (target) -> {key of a figure: value}; empty: nothing to be measured with this one
+    measure: Callable  # (target) -> {key of a figure: value, or a list of several}; empty: nothing to be
+                       # measured with this one
     once: bool = False  # in the first round only
 
 
@@ -64,4 +65,5 @@ def _sample(cell, target, targets, samples, context):
         targets.remove(target)
         return
     for key, value in values.items():
-        samples.setdefault(key, {}).setdefault(target.label, []).append(value)
+        several = value if isinstance(value, list) else [value]
+        samples.setdefault(key, {}).setdefault(target.label, []).extend(several)
