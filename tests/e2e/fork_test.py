@@ -153,7 +153,7 @@ class ForkTest(unittest.TestCase):
         refused("'main'", "main", "--name", "main")
         refused("is not a name", "main", "--name", "no/name", code=2)
         refused("unknown option", "main", "--net", "colour=red", code=2)
-        refused("1 network devices", "main", "--net", "tap=x0", code=1)
+        refused("0 network devices", "main", "--net", "tap=x0", code=1)
         refused("no guest", "other")
         self.assert_passes(main, since=len(main.console))
 
