@@ -79,6 +79,7 @@ uint64_t Replica::update(const GuestMemory& memory, const PageSet& pages) {
     pages.for_each_run([&](uint64_t first, uint64_t count) {
         for (const uint64_t end = first + count; first < end;) {
             // Read once: the guest may be writing, and what is looked at must be what is kept.
+            // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): all that is used is copied
             alignas(64) std::array<uint64_t, kBatch * kPageSize / sizeof(uint64_t)> copy;
             const uint64_t batch = std::min(kBatch, end - first);
             memory.copy_pages(first, batch, reinterpret_cast<std::byte*>(copy.data()));

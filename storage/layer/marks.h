@@ -31,6 +31,7 @@ struct LinkId {
     uint32_t layer = 0;
     uint64_t inode = 0;
 
+    // NOLINTNEXTLINE(modernize-use-nullptr): the comparison that the compiler writes
     auto operator<=>(const LinkId&) const = default;
 };
 /// What it is called in the links/ of a layer that has copied it up.

@@ -28,7 +28,7 @@ class Channel {
     int fd() const { return socket_.get(); }
 
     template <StateStruct Message>
-    Result<void> send(const Message& message, std::vector<int> descriptors = {}) {
+    Result<void> send(const Message& message, const std::vector<int>& descriptors = {}) {
         return send_bytes(Message::kType, encode_state(message), descriptors);
     }
 

@@ -14,10 +14,8 @@
 namespace ivmm {
 namespace {
 
-using std::chrono_literals::operator""s;
-
-constexpr Channel::Milliseconds kBuildPatience = 30s;
-constexpr Channel::Milliseconds kPatience = 10s;
+constexpr Channel::Milliseconds kBuildPatience = std::chrono::seconds(30);
+constexpr Channel::Milliseconds kPatience = std::chrono::seconds(10);
 
 /// The descriptor at which the process finds its end of the channel.
 constexpr int kChannelFd = 3;

@@ -42,7 +42,7 @@ std::string free_name(const std::string& primary) {
     const std::string folder = RuntimeDir::find().path();
     for (uint32_t i = 1;; ++i) {
         std::string name = fmt::format("{}-clone-{}", primary, i);
-        const std::string base = folder + "/" + name;
+        const std::string base = fmt::format("{}/{}", folder, name);
         if (::access((base + ".clone").c_str(), F_OK) != 0 &&
             ::access((base + ".lock").c_str(), F_OK) != 0) {
             return name;

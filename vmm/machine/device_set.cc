@@ -125,6 +125,7 @@ void DeviceSet::set_detail(std::string_view name, std::string detail) {
     for (auto& device : status_) {
         if (device.name == name) {
             device.detail = std::move(detail);
+            return;
         }
     }
 }
