@@ -90,9 +90,10 @@ void SnapshotControl::begin(const Json& params, const ControlServer::Answer& ans
         };
         auto report = run();
         work->busy = false;
+        const bool stop = report && request.stop;
         answer(report ? Result<Json>(to_json(*report))
                       : Result<Json>(Unexpected{std::move(report).error()}));
-        if (report && request.stop) {
+        if (stop) {
             control_.post([this] { machine_.stop(); });
         }
     });
