@@ -50,7 +50,8 @@ class Shell:
         since = len(self.console.console)
         # The quotes keep the echo of what is typed from looking like the answer.
         self.console.type(f"{command}; echo {mark[:-1]}''-$?\n")
-        pattern = re.compile(rf"\n(.*?){mark}(\d+)\r", re.DOTALL)
+        # Up to the next prompt, which must not be taken for what the next command prints.
+        pattern = re.compile(rf"\n(.*?){mark}(\d+)\r\n[^\n]*# ", re.DOTALL)
         found = harness.eventually(
             lambda: pattern.search(self.console.console[since:]), seconds)
         if not found:

@@ -2,6 +2,7 @@
 guests that are started as a user starts them."""
 
 import ctypes
+import hashlib
 import json
 import os
 import pathlib
@@ -150,16 +151,79 @@ class Program:
 
 
 class Guest(Program):
-    """`ivmm run`."""
+    """`ivmm run`, or what takes its place."""
 
-    def __init__(self, workspace, name, *arguments):
-        super().__init__([IVMM, "run", "--name", name, *arguments], workspace.environment)
+    def __init__(self, workspace, name, *arguments, command=("run",)):
+        super().__init__([IVMM, *command, "--name", name, *arguments], workspace.environment)
         self.workspace = workspace
         self.name = name
 
     def status(self):
         done = self.workspace.ivmm("status", self.name, "--json")
         return json.loads(done.stdout)
+
+
+class Restored(Guest):
+    """`ivmm restore`."""
+
+    def __init__(self, workspace, folder, name, *arguments):
+        super().__init__(workspace, name, *arguments, command=("restore", folder))
+
+
+class LinuxSnapshot:
+    """The Linux guest of the tests at its shell prompt, with its network up: booted once, and
+    restored from then on. It is kept for as long as ivmm, the images and the boot of the host are
+    the same."""
+
+    ADDRESS = "10.77.0.2"
+    HOST = "10.77.0.1/24"
+    PROMPT = ":~# "
+
+    def __init__(self, images):
+        self.images = images
+        cache = pathlib.Path(os.environ.get("IVMM_TEST_CACHE") or tempfile.gettempdir())
+        self.path = cache / f"ivmm-linux-snapshot-{self._key()}"
+        if not self.path.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            for old in cache.glob("ivmm-linux-snapshot-*"):
+                shutil.rmtree(old)
+            self._make()
+
+    def _key(self):
+        key = hashlib.sha256(pathlib.Path(shutil.which(IVMM) or IVMM).read_bytes())
+        # Their names are made of what they were made of.
+        key.update(f"{self.images.kernel.resolve()} {self.images.rootfs.resolve()}".encode())
+        key.update(pathlib.Path("/proc/sys/kernel/random/boot_id").read_bytes())
+        return key.hexdigest()[:16]
+
+    def _make(self):
+        """Under another name, so that a boot that fails leaves nothing to be restored."""
+        made = pathlib.Path(tempfile.mkdtemp(dir=self.path.parent, prefix="making-"))
+        workspace = Workspace()
+        try:
+            disk = self.images.copy_disk(made)
+            with Guest(
+                workspace, "linux", "--kernel", self.images.kernel / "vmlinux", "--mem", "128M",
+                "--disk", disk, "--net", f"tap=tap0,host={self.HOST}", "--cmdline",
+                f"root=/dev/vda rootfstype=ext4 rw quiet ivmm.ip={self.ADDRESS}/24 "
+                "ivmm.gw=10.77.0.1",
+            ) as guest:
+                guest.wait_for(self.PROMPT)
+                guest.wait_for("ivmm-guest: ready")
+                done = workspace.ivmm("snapshot", "linux", made / "snapshot", "--stop")
+                if done.returncode != 0:
+                    raise AssertionError(done.stderr)
+                guest.wait_end()
+            made.rename(self.path)
+        finally:
+            workspace.close()
+            shutil.rmtree(made, ignore_errors=True)
+
+    def start(self, workspace, *arguments, name="linux"):
+        """The guest, with a disk of its own in the workspace (NAME.ext4)."""
+        disk = workspace.path / f"{name}.ext4"
+        subprocess.run(["cp", "-p", "--sparse=always", self.path / "disk.ext4", disk], check=True)
+        return Restored(workspace, self.path / "snapshot", name, "--disk", disk, *arguments)
 
 
 def eventually(condition, seconds=30, interval=0.1):
