@@ -130,7 +130,8 @@ class FlattenTest : public ::testing::Test {
 TEST_F(FlattenTest, NobodySeesItUnderLoad) {
     write(main());
     uint32_t merged = 0;
-    for (uint64_t round = amount("IVMM_FLATTENS", 5); round > 0 && !HasFailure(); --round) {
+    const uint64_t rounds = amount("IVMM_FLATTENS", 5);
+    for (uint64_t round = rounds; round > 0 && !HasFailure(); --round) {
         for (int i = 0; i < 4; ++i) {
             let_run(main(), 100);
             ASSERT_NO_FATAL_FAILURE(freeze(main()));
@@ -147,7 +148,8 @@ TEST_F(FlattenTest, NobodySeesItUnderLoad) {
         merged += *layers;
         let_run(main(), 50);
     }
-    EXPECT_GT(merged, 4U);
+    // The first round merges what its four freezes have made, a later one at least something.
+    EXPECT_GE(merged, rounds > 1 ? 5U : 4U);
     for (View& view : views_) {
         stop(view);
     }

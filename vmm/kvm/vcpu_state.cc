@@ -8,7 +8,6 @@
 namespace ivmm {
 namespace {
 
-constexpr uint32_t kMsrTsc = 0x10;
 constexpr uint32_t kMsrTscDeadline = 0x6e0;
 
 /// A saved vCPU holds no more than this; KVM's own lists are far shorter.
