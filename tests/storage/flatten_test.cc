@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -148,8 +149,9 @@ TEST_F(FlattenTest, NobodySeesItUnderLoad) {
         merged += *layers;
         let_run(main(), 50);
     }
-    // The first round merges what its four freezes have made, a later one at least something.
-    EXPECT_GE(merged, rounds > 1 ? 5U : 4U);
+    // A round merges those of its four frozen layers that are sealed by then: at least two, or
+    // none.
+    EXPECT_GE(merged, rounds > 1 ? 5U : 2U);
     for (View& view : views_) {
         stop(view);
     }
@@ -214,21 +216,28 @@ TEST_F(FlattenTest, AFullDiskChangesNothing) {
         const auto forked = server->fork("main", {{name, ""}});
         ASSERT_TRUE(forked && server->remove_view(name)) << name;
     }
-    // There is room for one of the files, and not for both.
-    const auto layers = [&] {
+    // There is room for one of the files, and not for both. The next fork's layers are being made
+    // meanwhile: hidden at first.
+    const auto layers = [&](bool hidden) {
         std::set<std::string> names;
         for (const auto& entry : std::filesystem::directory_iterator(store + "/layers")) {
-            names.insert(entry.path().filename());
+            if (entry.path().filename().string().starts_with('.') == hidden) {
+                names.insert(entry.path().filename());
+            }
         }
         return names;
     };
-    const auto before = layers();
+    const auto before = layers(false);
     ASSERT_TRUE(server->flatten("main"));
     const auto refused = server->flattened();
     ASSERT_FALSE(refused);
     EXPECT_NE(refused.error().message.find("No space left on device"), std::string::npos)
         << refused.error().message;
-    EXPECT_EQ(layers(), before);
+    EXPECT_TRUE(std::ranges::includes(layers(false), before)) << "a layer is missing";
+    for (int patience = 0; !layers(true).empty() && patience < 1000; ++patience) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    EXPECT_EQ(layers(true), std::set<std::string>()) << "something half made was left";
     for (const std::string name : {"a", "b"}) {
         std::ifstream file(mountpoint + "/" + name);
         EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), content) << name;
