@@ -176,17 +176,22 @@ Result<std::optional<MapHeader>> BlockMap::load_header() {
 Result<void> BlockMap::load_pages(
     uint64_t end, const std::function<void(uint64_t page, const MapStates&)>& visit) {
     return for_each_page(
-        fd_, kHeaderPage + 1, std::min(end, kPageEnd - 1) + 1,
+        fd_, kHeaderPage + 1, kPageEnd,
         [&](uint64_t number, const PageContent& content) -> Result<void> {
-            if (content.kind == PageContent::Kind::kCorrupt) {
+            const bool wanted = number - 1 < end;
+            if (wanted && content.kind == PageContent::Kind::kCorrupt) {
                 return fail(
                     "the block map is corrupt: page {}, which tells where bytes {} to {} "
                     "of the file are, is bad in both slots",
                     number, (number - 1) * kPageBytes, number * kPageBytes - 1);
             }
             if (content.kind == PageContent::Kind::kGood) {
+                // Also of those behind the end: should the file grow again, what is written then
+                // must be newer than what is there.
                 next_generation_[number] = content.generation + 1;
-                visit(number - 1, content.states());
+                if (wanted) {
+                    visit(number - 1, content.states());
+                }
             }
             return {};
         });

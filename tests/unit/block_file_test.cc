@@ -226,6 +226,36 @@ INSTANTIATE_TEST_SUITE_P(Sizes, BlockFileModel,
                          testing::Values(0, 1, kBlockSize, 5 * kBlockSize + 777,
                                          40 * kBlockSize - 1));
 
+/// What the map says of blocks behind the end is older than what it will say of them when the file
+/// has grown again, even if it was opened while it was short.
+TEST(BlockFile, GrowsAgainAfterItWasOpenedShort) {
+    const BlockParts parts;
+    const auto lower = parts.bottom({});
+    auto file = parts.add(lower, "part");
+    Bytes content;
+    for (unsigned round = 0; round < 5; ++round) {
+        // Several times, so that the generations are far from those of a new map.
+        for (unsigned seed = 0; seed < 3; ++seed) {
+            content = pattern((seed + 1) * kBlockSize, 10 * round + seed);
+            ASSERT_TRUE(file->write(0, content));
+            ASSERT_TRUE(file->flush());
+        }
+        file = parts.open(lower, "part");
+        EXPECT_EQ(read_all(*file), content) << round;
+        ASSERT_TRUE(file->truncate(0));
+        ASSERT_TRUE(file->flush());
+        file = parts.open(lower, "part");
+        EXPECT_EQ(file->size(), 0U);
+    }
+    // A single flush, of a block that the map has never told of.
+    constexpr size_t kAt = 5 * kBlockSize;
+    content = Bytes(kAt);
+    std::ranges::copy(pattern(kBlockSize, 99), std::back_inserter(content));
+    ASSERT_TRUE(file->write(kAt, slice(content, kAt, kBlockSize)));
+    ASSERT_TRUE(file->flush());
+    EXPECT_EQ(read_all(*parts.open(lower, "part")), content);
+}
+
 TEST(BlockFile, WritesAtEveryEdgeOfABlock) {
     const Bytes base = pattern(3 * kBlockSize + 100, 1);
     for (const size_t start : {0, 1, 511, 4095, 4096, 4097, 8191}) {
