@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "base/result.h"
 #include "tests/storage/stamp.h"
@@ -261,17 +262,15 @@ Change Writer::propose() {
         change.version = 0;
         return change;
     } else if (dice < 38) {
-        change.kind = Kind::kRenameFolder;
-        change.path = subfolder_;
-        change.other = "sub" + std::to_string(change.version);
         const bool there = std::any_of(state_.begin(), state_.end(), [&](const auto& file) {
             return file.first.starts_with(subfolder_ + "/");
         });
         if (there) {  // so that the next writer finds its name
-            subfolder_ = change.other;
+            change.kind = Kind::kRenameFolder;
+            change.path = std::exchange(subfolder_, "sub" + std::to_string(change.version));
+            change.other = subfolder_;
             return change;
         }
-        change.path = some_file();
     }
     change.kind = Kind::kWrite;
     change.other = "";
@@ -374,19 +373,29 @@ Writer::Cut Writer::find_cut(const std::string& copy, uint64_t before, uint64_t 
     while (included < log.size() && log[included].ended < before) {
         replay(cut.state, log[included++]);
     }
+    // A change may show nothing, and some undo each other, so several states may be the copy's: the
+    // first of them tells what must have been in it, the last what cannot have been.
+    FolderState state = cut.state;
+    bool found = false;
     std::string tried;
     while (true) {
-        const std::string problem = difference(cut.state, copy);
+        const std::string problem = difference(state, copy);
         if (problem.empty()) {
-            cut.last_in_begun = included == 0 ? 0 : log[included - 1].begun;
+            if (!found) {
+                cut.last_in_begun = included == 0 ? 0 : log[included - 1].begun;
+                cut.state = state;
+            }
+            found = true;
             cut.first_out_ended = included == log.size() ? UINT64_MAX : log[included].ended;
-            return cut;
         }
         tried += fmt::format("  after {} changes: {}\n", included, problem);
         if (included == log.size() || log[included].begun > after) {
             break;
         }
-        replay(cut.state, log[included++]);
+        replay(state, log[included++]);
+    }
+    if (found) {
+        return cut;
     }
     cut.problem =
         fmt::format("{} is none of the states from {} to {}:\n{}", copy, before, after, tried);
