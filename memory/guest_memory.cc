@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
@@ -104,6 +105,22 @@ void GuestMemory::copy_pages(uint64_t first, uint64_t count, std::byte* out) con
     const std::byte* from = base_ + first * kPageSize;
     uint64_t words = count * kPageSize / sizeof(uint64_t);
     asm volatile("rep movsq" : "+D"(out), "+S"(from), "+c"(words) : : "memory");
+}
+
+bool GuestMemory::is_zero(uint64_t page) const {
+    constexpr size_t kWords = kPageSize / sizeof(uint64_t);
+    constexpr size_t kStep = 8;
+    auto* const words = reinterpret_cast<uint64_t*>(base_ + page * kPageSize);
+    for (size_t i = 0; i < kWords; i += kStep) {
+        uint64_t bits = 0;
+        for (size_t j = 0; j < kStep; ++j) {
+            bits |= std::atomic_ref(words[i + j]).load(std::memory_order_relaxed);
+        }
+        if (bits != 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 std::optional<GuestMemory::PageRange> GuestMemory::next_data(uint64_t first) const {

@@ -91,6 +91,8 @@ class GuestMemory {
     /// within the memory. While the guest or a device writes them they may come out torn, and
     /// are then marked dirty.
     void copy_pages(uint64_t first, uint64_t count, std::byte* out) const;
+    /// Whether a page, counted likewise, holds nothing but zeroes, as far as one look tells.
+    bool is_zero(uint64_t page) const;
     /// Of the pages from `first`: the first run that may hold anything but zeroes and have to be
     /// looked at. nullopt: none.
     struct PageRange {

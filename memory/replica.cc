@@ -6,32 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <utility>
 
 namespace ivmm {
-namespace {
-
-/// Pages that are looked at together, in a cache of the processor.
-constexpr uint64_t kBatch = 16;
-
-bool is_zero(const uint64_t* words) {
-    constexpr size_t kWords = kPageSize / sizeof(uint64_t);
-    constexpr size_t kStep = 8;
-    for (size_t i = 0; i < kWords; i += kStep) {
-        uint64_t bits = 0;
-        for (size_t j = 0; j < kStep; ++j) {
-            bits |= words[i + j];
-        }
-        if (bits != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-}  // namespace
 
 Result<std::unique_ptr<Replica>> Replica::create(uint64_t size) {
     UniqueFd fd(::memfd_create("ivmm-replica", MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -78,23 +55,21 @@ uint64_t Replica::update(const GuestMemory& memory, const PageSet& pages) {
     uint64_t copied = 0;
     pages.for_each_run([&](uint64_t first, uint64_t count) {
         for (const uint64_t end = first + count; first < end;) {
-            // Read once: the guest may be writing, and what is looked at must be what is kept.
-            // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): all that is used is copied
-            alignas(64) std::array<uint64_t, kBatch * kPageSize / sizeof(uint64_t)> copy;
-            const uint64_t batch = std::min(kBatch, end - first);
-            memory.copy_pages(first, batch, reinterpret_cast<std::byte*>(copy.data()));
-            for (uint64_t i = 0; i < batch; ++i, ++first) {
-                const uint64_t* const page = copy.data() + i * kPageSize / sizeof(uint64_t);
-                if (!populated_.contains(first)) {
-                    if (is_zero(page)) {
-                        continue;
-                    }
-                    populated_.insert(first);
+            if (!populated_.contains(first)) {
+                // What is written after this look is in the next set of pages.
+                if (memory.is_zero(first)) {
+                    ++first;
+                    continue;
                 }
-                std::copy_n(reinterpret_cast<const std::byte*>(page), kPageSize,
-                            base_ + first * kPageSize);
-                ++copied;
+                populated_.insert(first);
             }
+            uint64_t together = 1;
+            while (first + together < end && populated_.contains(first + together)) {
+                ++together;
+            }
+            memory.copy_pages(first, together, base_ + first * kPageSize);
+            first += together;
+            copied += together;
         }
     });
     return copied;

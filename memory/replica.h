@@ -27,7 +27,8 @@ class Replica {
     /// seal().
     Result<UniqueFd> open_for_reading() const;
 
-    /// Takes these pages from `memory` (of the same size). Pages of zeroes take no memory unless
+    /// Takes these pages from `memory` (of the same size), which may be written meanwhile: pages
+    /// that are must be in a later set. Pages of zeroes take no memory unless
     /// they have held something else. Gives the number of pages that had to be copied.
     uint64_t update(const GuestMemory& memory, const PageSet& pages);
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 #include <fstream>
 
 #include "base/log.h"
@@ -35,6 +36,13 @@ uint64_t available_memory() {
         }
     }
     return 0;
+}
+
+/// What the calling thread has had of a processor.
+double thread_cpu_us() {
+    timespec time{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_nsec) / 1e3;
 }
 
 /// A name that no guest and no clone has.
@@ -118,7 +126,11 @@ void StandbyKeeper::drop_standby(Done<void> done) {
 void StandbyKeeper::fork(ForkRequest request, Done<ForkReport> done) {
     post([this, request = std::move(request), trigger = Stopwatch(), done = std::move(done)] {
         auto report = fork_now(request, trigger);
+        const bool forked = report.has_value();
         done(std::move(report));
+        if (forked) {
+            leave_fork_point();
+        }
     });
 }
 
@@ -165,17 +177,28 @@ Result<void> StandbyKeeper::build() {
     return built;
 }
 
-Result<std::unique_ptr<Synchroniser>> StandbyKeeper::start_synchroniser(const char* what) const {
-    const uint64_t needed = machine_.memory().resident_bytes() + kSpareMemory;
+Result<void> StandbyKeeper::check_memory(const char* what) const {
+    const uint64_t present = synchroniser_ ? synchroniser_->replica().resident_bytes() : 0;
+    const uint64_t whole = machine_.memory().resident_bytes() + kSpareMemory;
+    const uint64_t needed = whole - std::min(whole, present);
     if (const uint64_t available = available_memory(); available < needed) {
         return fail("{} needs about {} and the host has {} left: stop clones or other guests", what,
                     format_size(needed), format_size(available));
     }
+    return {};
+}
+
+Result<std::unique_ptr<Synchroniser>> StandbyKeeper::start_synchroniser(const char* what) const {
+    IVMM_TRY(check_memory(what));
     return Synchroniser::start(machine_);
 }
 
 Result<void> StandbyKeeper::build_in_sync() {
-    IVMM_ASSIGN(synchroniser_, start_synchroniser("a standby"));
+    if (synchroniser_) {
+        IVMM_TRY(check_memory("a standby"));
+    } else {
+        IVMM_ASSIGN(synchroniser_, start_synchroniser("a standby"));
+    }
     IVMM_ASSIGN(auto image, synchroniser_->replica().open_for_reading());
     IVMM_ASSIGN(standby_, Standby::launch(options_.program, machine_.config(), std::move(image)));
     // While its process builds the clone.
@@ -184,16 +207,20 @@ Result<void> StandbyKeeper::build_in_sync() {
     IVMM_TRY(sync());
     IVMM_ASSIGN(standby_watch_, thread_->loop().watch(standby_->pidfd(), EPOLLIN, [this](uint32_t) {
         log::warning("the standby's process has ended; the next one is made");
-        discard();
+        drop_process();
         rebuild_later(kRetryMs);
     }));
     return {};
 }
 
 void StandbyKeeper::discard() {
+    drop_process();
+    synchroniser_.reset();
+}
+
+void StandbyKeeper::drop_process() {
     standby_watch_.reset();
     standby_.reset();
-    synchroniser_.reset();
     arm(0);
 }
 
@@ -205,13 +232,16 @@ void StandbyKeeper::rebuild_later(double milliseconds) {
 }
 
 Result<void> StandbyKeeper::sync() {
+    const double before_us = thread_cpu_us();
     IVMM_ASSIGN(const auto round, synchroniser_->round());
+    // What it has cost, not how long others have held it up.
+    const double cost_us = thread_cpu_us() - before_us;
     const std::scoped_lock lock(mutex_);
     ++status_.rounds;
     status_.last_dirty_pages = round.dirty;
     status_.last_round_us = round.us;
     status_.replica_bytes = synchroniser_->replica().resident_bytes();
-    status_.interval_ms = std::clamp(round.us / kUsPerMs / options_.cpu_share, options_.interval_ms,
+    status_.interval_ms = std::clamp(cost_us / kUsPerMs / options_.cpu_share, options_.interval_ms,
                                      options_.max_interval_ms);
     return {};
 }
@@ -268,8 +298,11 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
     ForkTransaction transaction(machine_, control_, *synchroniser_, *standby_);
     auto report = transaction.run(named, trigger);
     if (!report) {
-        if (transaction.standby_lost()) {
+        if (!wanted_) {
             discard();
+            set_phase(StandbyStatus::Phase::kNone);
+        } else if (transaction.standby_lost()) {
+            drop_process();
             rebuild_later(kAtOnceMs);
         }
         return report;
@@ -277,15 +310,24 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
     report->waited_for_sync = waited_for_sync;
     ++forks_;
     report->fork_point = fmt::format("{}@{}", machine_.config().name, forks_);
-    standby_watch_.reset();
     adopt(std::move(standby_));
-    // The clone has the image mapped, and keeps it; nobody is to change it any more.
-    if (const auto sealed = synchroniser_->take_replica()->seal(); !sealed) {
+    drop_process();
+    set_phase(wanted_ ? StandbyStatus::Phase::kBuilding : StandbyStatus::Phase::kNone);
+    return report;
+}
+
+void StandbyKeeper::leave_fork_point() {
+    auto image = synchroniser_->begin_anew();
+    if (!image) {
+        log::error("no next standby: {}", image.error().message);
+    } else if (const auto sealed = (*image)->seal(); !sealed) {
+        // The clone has the image mapped, and keeps it; nobody is to change it any more.
         log::warning("{}", sealed.error().message);
     }
-    discard();
+    if (!image || !wanted_) {
+        synchroniser_.reset();
+    }
     rebuild_later(kAtOnceMs);
-    return report;
 }
 
 void StandbyKeeper::adopt(std::unique_ptr<Standby> standby) {

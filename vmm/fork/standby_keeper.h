@@ -77,8 +77,14 @@ class StandbyKeeper {
     // On the keeper's thread.
     Result<void> build();
     Result<void> build_in_sync();
+    /// Whether the host has the memory for a replica, of which some may be there.
+    Result<void> check_memory(const char* what) const;
     Result<std::unique_ptr<Synchroniser>> start_synchroniser(const char* what) const;
     void discard();
+    /// The standby's process alone: the replica stays, and in sync.
+    void drop_process();
+    /// After a fork, when nobody waits any more: the clone's image becomes nobody else's.
+    void leave_fork_point();
     void rebuild_later(double milliseconds);
     Result<ForkReport> fork_now(const ForkRequest& request, const Stopwatch& trigger);
     Result<void> check_limits() const;

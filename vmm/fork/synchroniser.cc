@@ -1,6 +1,7 @@
 #include "vmm/fork/synchroniser.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "vmm/fork/stopwatch.h"
 
@@ -58,6 +59,13 @@ Result<Synchroniser::Round> Synchroniser::last_round() {
     Round round = copy();
     round.us = watch.us();
     return round;
+}
+
+Result<std::unique_ptr<Replica>> Synchroniser::begin_anew() {
+    IVMM_ASSIGN(auto empty, Replica::create(machine_.memory().size()));
+    pending_.insert_all();
+    empty_ = true;
+    return std::exchange(replica_, std::move(empty));
 }
 
 Synchroniser::Round Synchroniser::copy() {
