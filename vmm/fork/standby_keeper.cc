@@ -6,36 +6,20 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 
 #include "base/log.h"
-#include "vmm/config/size.h"
 #include "vmm/config/validate.h"
 #include "vmm/control/runtime_dir.h"
 #include "vmm/fork/fork_transaction.h"
+#include "vmm/fork/local_target.h"
 
 namespace ivmm {
 namespace {
-
-/// What a standby needs besides the replica, and what the host keeps for itself.
-constexpr uint64_t kSpareMemory = uint64_t{64} << 20;
 
 constexpr double kUsPerMs = 1000;
 constexpr double kRetryMs = 1000;
 /// When whoever waits for the answer of a fork has it.
 constexpr double kAtOnceMs = 1;
-
-/// Bytes that programs can have without the host swapping (proc(5), meminfo).
-uint64_t available_memory() {
-    std::ifstream meminfo("/proc/meminfo");
-    for (std::string word; meminfo >> word;) {
-        uint64_t kibibytes = 0;
-        if (word == "MemAvailable:" && meminfo >> kibibytes) {
-            return kibibytes << 10;
-        }
-    }
-    return 0;
-}
 
 /// A name that no guest and no clone has.
 std::string free_name(const std::string& primary) {
@@ -93,10 +77,22 @@ void StandbyKeeper::post(EventLoop::Task task) {
     thread_->loop().post(std::move(task));
 }
 
+TargetFactory StandbyKeeper::local() const {
+    return [this] { return LocalTarget::create(machine_, options_.program); };
+}
+
 void StandbyKeeper::keep_standby(Done<void> done) {
-    post([this, done = std::move(done)] {
-        wanted_ = true;
-        auto built = standby_ ? Result<void>() : build();
+    keep_target({}, local(), std::move(done));
+}
+
+void StandbyKeeper::keep_target(std::string where, TargetFactory make, Done<void> done) {
+    post([this, where = std::move(where), make = std::move(make), done = std::move(done)] {
+        if (where != where_) {
+            discard();
+        }
+        make_ = make;
+        where_ = where;
+        auto built = target_ ? Result<void>() : build();
         if (!built) {
             log::error("no standby: {}", built.error().message);
         }
@@ -108,7 +104,8 @@ void StandbyKeeper::keep_standby(Done<void> done) {
 
 void StandbyKeeper::drop_standby(Done<void> done) {
     post([this, done = std::move(done)] {
-        wanted_ = false;
+        make_ = {};
+        where_.clear();
         discard();
         set_phase(StandbyStatus::Phase::kNone);
         done({});
@@ -124,11 +121,11 @@ void StandbyKeeper::fork(ForkRequest request, Done<ForkReport> done) {
 
 void StandbyKeeper::use_synchroniser(std::function<void(Result<Synchroniser*>)> use) {
     post([this, use = std::move(use)] {
-        if (synchroniser_) {
-            use(synchroniser_.get());
+        if (auto* const kept = target_ ? target_->synchroniser() : nullptr) {
+            use(kept);
             return;
         }
-        auto own = start_synchroniser("a copy of the memory");
+        auto own = start_synchroniser(machine_, "a copy of the memory");
         use(own ? Result<Synchroniser*>(own->get())
                 : Result<Synchroniser*>(Unexpected{std::move(own).error()}));
     });
@@ -143,10 +140,11 @@ void StandbyKeeper::set_phase(StandbyStatus::Phase phase, std::string error) {
     const std::scoped_lock lock(mutex_);
     status_.phase = phase;
     status_.error = std::move(error);
-    status_.pid = standby_ ? standby_->pid() : 0;
+    status_.pid = target_ ? target_->pid() : 0;
+    status_.where = where_;
     status_.clones = static_cast<uint32_t>(clones_.size());
     status_.forks = forks_;
-    if (!standby_) {
+    if (!target_) {
         status_.replica_bytes = status_.rounds = status_.last_dirty_pages = 0;
         status_.last_round_us = status_.interval_ms = 0;
     }
@@ -154,65 +152,56 @@ void StandbyKeeper::set_phase(StandbyStatus::Phase phase, std::string error) {
 
 Result<void> StandbyKeeper::build() {
     set_phase(StandbyStatus::Phase::kBuilding);
-    auto built = build_in_sync();
-    if (built) {
-        set_phase(StandbyStatus::Phase::kInSync);
-        arm(options_.interval_ms);
-    } else {
+    auto built = build_target();
+    if (!built) {
         discard();
         set_phase(StandbyStatus::Phase::kFailed, built.error().message);
     }
     return built;
 }
 
-Result<std::unique_ptr<Synchroniser>> StandbyKeeper::start_synchroniser(const char* what) const {
-    const uint64_t needed = machine_.memory().resident_bytes() + kSpareMemory;
-    if (const uint64_t available = available_memory(); available < needed) {
-        return fail("{} needs about {} and the host has {} left: stop clones or other guests", what,
-                    format_size(needed), format_size(available));
+Result<void> StandbyKeeper::build_target() {
+    IVMM_ASSIGN(target_, make_ ? make_() : local()());
+    IVMM_TRY(sync());
+    if (target_->lost_fd() >= 0) {
+        IVMM_ASSIGN(target_watch_,
+                    thread_->loop().watch(target_->lost_fd(), EPOLLIN, [this](uint32_t) {
+                        log::warning("the standby's process has ended; the next one is made");
+                        discard();
+                        rebuild_later(kRetryMs);
+                    }));
     }
-    return Synchroniser::start(machine_);
-}
-
-Result<void> StandbyKeeper::build_in_sync() {
-    IVMM_ASSIGN(synchroniser_, start_synchroniser("a standby"));
-    IVMM_ASSIGN(auto image, synchroniser_->replica().open_for_reading());
-    IVMM_ASSIGN(standby_, Standby::launch(options_.program, machine_.config(), std::move(image)));
-    // While its process builds the clone.
-    IVMM_TRY(sync());
-    IVMM_TRY(standby_->wait_ready());
-    IVMM_TRY(sync());
-    IVMM_ASSIGN(standby_watch_, thread_->loop().watch(standby_->pidfd(), EPOLLIN, [this](uint32_t) {
-        log::warning("the standby's process has ended; the next one is made");
-        discard();
-        rebuild_later(kRetryMs);
-    }));
     return {};
 }
 
 void StandbyKeeper::discard() {
-    standby_watch_.reset();
-    standby_.reset();
-    synchroniser_.reset();
+    target_watch_.reset();
+    target_.reset();
     arm(0);
 }
 
 void StandbyKeeper::rebuild_later(double milliseconds) {
-    set_phase(wanted_ ? StandbyStatus::Phase::kBuilding : StandbyStatus::Phase::kNone);
-    if (wanted_) {
+    set_phase(make_ ? StandbyStatus::Phase::kBuilding : StandbyStatus::Phase::kNone);
+    if (make_) {
         arm(milliseconds);
     }
 }
 
 Result<void> StandbyKeeper::sync() {
-    IVMM_ASSIGN(const auto round, synchroniser_->round());
-    const std::scoped_lock lock(mutex_);
-    ++status_.rounds;
-    status_.last_dirty_pages = round.dirty;
-    status_.last_round_us = round.us;
-    status_.replica_bytes = synchroniser_->replica().resident_bytes();
-    status_.interval_ms = std::clamp(round.us / kUsPerMs / options_.cpu_share, options_.interval_ms,
-                                     options_.max_interval_ms);
+    IVMM_ASSIGN(const auto progress, target_->sync());
+    set_phase(progress.in_sync ? StandbyStatus::Phase::kInSync : StandbyStatus::Phase::kBuilding,
+              progress.trouble);
+    const auto interval = std::clamp(progress.round.us / kUsPerMs / options_.cpu_share,
+                                     options_.interval_ms, options_.max_interval_ms);
+    {
+        const std::scoped_lock lock(mutex_);
+        ++status_.rounds;
+        status_.last_dirty_pages = progress.round.dirty;
+        status_.last_round_us = progress.round.us;
+        status_.replica_bytes = progress.replica_bytes;
+        status_.interval_ms = interval;
+    }
+    arm(progress.more ? kAtOnceMs : interval);
     return {};
 }
 
@@ -230,9 +219,9 @@ void StandbyKeeper::tick() {
     if (::read(timer_.get(), &expirations, sizeof expirations) < 0) {
         return;
     }
-    if (!standby_) {
+    if (!target_) {
         // One that was lost, or could not be had at the last try.
-        if (const auto built = wanted_ ? build() : Result<void>(); !built) {
+        if (const auto built = make_ ? build() : Result<void>(); !built) {
             arm(kRetryMs);
         }
         return;
@@ -241,9 +230,7 @@ void StandbyKeeper::tick() {
         log::error("the standby cannot be kept in sync: {}", done.error().message);
         discard();
         set_phase(StandbyStatus::Phase::kFailed, done.error().message);
-        return;
     }
-    arm(status().interval_ms);
 }
 
 Result<void> StandbyKeeper::check_limits() const {
@@ -261,37 +248,32 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
     }
     IVMM_TRY(check_guest_name(named.clone));
     IVMM_TRY(check_limits());
-    const bool waited_for_sync = !standby_;
-    if (!standby_) {
+    const bool waited_for_sync = status().phase != StandbyStatus::Phase::kInSync;
+    if (!target_) {
         IVMM_TRY(build());
     }
-    ForkTransaction transaction(machine_, control_, *synchroniser_, *standby_);
+    ForkTransaction transaction(machine_, control_, *target_);
     auto report = transaction.run(named, trigger);
-    if (!report) {
-        if (transaction.standby_lost()) {
-            discard();
-            rebuild_later(kAtOnceMs);
+    if (report) {
+        report->waited_for_sync = waited_for_sync;
+        ++forks_;
+        report->fork_point = fmt::format("{}@{}", machine_.config().name, forks_);
+        target_watch_.reset();
+        if (auto child = target_->take_child()) {
+            adopt(*std::move(child));
         }
-        return report;
     }
-    report->waited_for_sync = waited_for_sync;
-    ++forks_;
-    report->fork_point = fmt::format("{}@{}", machine_.config().name, forks_);
-    standby_watch_.reset();
-    adopt(std::move(standby_));
-    // The clone has the image mapped, and keeps it; nobody is to change it any more.
-    if (const auto sealed = synchroniser_->take_replica()->seal(); !sealed) {
-        log::warning("{}", sealed.error().message);
+    if (target_->spent()) {
+        discard();
+        rebuild_later(kAtOnceMs);
     }
-    discard();
-    rebuild_later(kAtOnceMs);
     return report;
 }
 
-void StandbyKeeper::adopt(std::unique_ptr<Standby> standby) {
-    const pid_t pid = standby->pid();
+void StandbyKeeper::adopt(ForkTarget::Child child) {
+    const pid_t pid = child.pid;
     Clone clone;
-    clone.pidfd = standby->take_pidfd();
+    clone.pidfd = std::move(child.pidfd);
     auto watch = thread_->loop().watch(clone.pidfd.get(), EPOLLIN, [this, pid](uint32_t) {
         ::waitpid(pid, nullptr, WNOHANG);
         clones_.erase(pid);
