@@ -46,6 +46,7 @@ struct StandbyStatus {
     Phase phase = Phase::kNone;
     std::string error;  ///< why kFailed
     int pid = 0;
+    std::string where;              ///< "HOST:PORT" of a standby on another host
     uint64_t replica_bytes = 0;     ///< memory of the host that the replica takes
     uint64_t rounds = 0;            ///< since the replica was begun
     uint64_t last_dirty_pages = 0;  ///< of the last round

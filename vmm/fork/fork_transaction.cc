@@ -14,7 +14,7 @@ Result<ForkReport> ForkTransaction::run(const ForkRequest& request, Stopwatch tr
     if (auto done = prepare(request); !done) {
         return at_step(std::move(done).error(), "preparing the clone");
     }
-    auto rounds = synchroniser_.approach();
+    auto rounds = target_.approach();
     if (!rounds) {
         return at_step(std::move(rounds).error(), "bringing the replica up to date");
     }
@@ -35,11 +35,10 @@ Result<ForkReport> ForkTransaction::run(const ForkRequest& request, Stopwatch tr
 }
 
 Result<void> ForkTransaction::prepare(const ForkRequest& request) {
-    // The disks first: they refuse more often, and a standby can be prepared but once.
+    // The disks first: they refuse more often, and a target can be prepared but once.
     IVMM_ASSIGN(disks_,
                 DiskFork::prepare(machine_.config().disks, machine_.config().name, request.clone));
-    standby_lost_ = true;
-    return standby_.prepare(request.clone, request.nets);
+    return target_.prepare(request);
 }
 
 Result<void> ForkTransaction::instant() {
@@ -63,7 +62,7 @@ Result<void> ForkTransaction::instant() {
 }
 
 Result<void> ForkTransaction::instant_while_paused() {
-    auto round = synchroniser_.last_round();
+    auto round = target_.last_round();
     if (!round) {
         return at_step(std::move(round).error(), "copying the last pages");
     }
@@ -86,18 +85,17 @@ Result<void> ForkTransaction::instant_while_paused() {
 
 Result<void> ForkTransaction::begin_clone(const Stopwatch& trigger) {
     IVMM_ASSIGN(const auto disks, disks_->finish());
-    std::vector<std::string> paths;
-    for (const auto& disk : disks) {
-        paths.push_back(disk.path);
-        report_.disks.push_back({disk.path, disk.method});
+    IVMM_ASSIGN(auto started, target_.start(state_, disks));
+    if (!target_.uses_disks()) {
+        disks_->roll_back();
     }
-    IVMM_ASSIGN(const auto running, standby_.start(state_, std::move(paths)));
     const auto begin = std::chrono::nanoseconds(trigger.begin().time_since_epoch()).count();
     constexpr double kNsPerUs = 1000;
     report_.trigger_to_run_us =
-        static_cast<double>(static_cast<int64_t>(running.first_run_ns) - begin) / kNsPerUs;
-    report_.clone_private_bytes = running.private_bytes;
-    report_.clone_pid = standby_.pid();
+        static_cast<double>(static_cast<int64_t>(started.first_run_ns) - begin) / kNsPerUs;
+    report_.clone_private_bytes = started.private_bytes;
+    report_.clone_pid = started.pid;
+    report_.disks = std::move(started.disks);
     return {};
 }
 

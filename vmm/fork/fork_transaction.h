@@ -7,29 +7,25 @@
 #include "base/result.h"
 #include "vmm/fork/disk_fork.h"
 #include "vmm/fork/fork_report.h"
-#include "vmm/fork/standby.h"
+#include "vmm/fork/fork_target.h"
 #include "vmm/fork/stopwatch.h"
-#include "vmm/fork/synchroniser.h"
 #include "vmm/machine/machine.h"
 
 namespace ivmm {
 
 /// One fork of a machine: from the trigger to the clone's first instruction. On the thread of the
-/// synchroniser; what has to do with the machine is done on the control loop.
+/// target; what has to do with the machine is done on the control loop.
 ///
 /// An error before the instant of the fork leaves the primary as if nothing had happened. After it
-/// the primary goes on as well, there is no clone, and the standby is lost. The message says which
-/// step it was.
+/// the primary goes on as well, there is no clone, and the target may be spent. The message says
+/// which step it was.
 class ForkTransaction {
  public:
-    ForkTransaction(Machine& machine, EventLoop& control, Synchroniser& synchroniser,
-                    Standby& standby)
-        : machine_(machine), control_(control), synchroniser_(synchroniser), standby_(standby) {}
+    ForkTransaction(Machine& machine, EventLoop& control, ForkTarget& target)
+        : machine_(machine), control_(control), target_(target) {}
 
-    /// `trigger`: since when somebody waits for the clone. Sets standby_lost() on some errors.
+    /// `trigger`: since when somebody waits for the clone.
     Result<ForkReport> run(const ForkRequest& request, Stopwatch trigger);
-    /// Whether the standby cannot be used again.
-    bool standby_lost() const { return standby_lost_; }
     /// The machine at the instant of the fork.
     MachineState take_state() { return std::move(state_); }
 
@@ -41,12 +37,10 @@ class ForkTransaction {
 
     Machine& machine_;
     EventLoop& control_;
-    Synchroniser& synchroniser_;
-    Standby& standby_;
+    ForkTarget& target_;
     std::unique_ptr<DiskFork> disks_;
     MachineState state_;
     ForkReport report_;
-    bool standby_lost_ = false;
 };
 
 }  // namespace ivmm

@@ -7,36 +7,20 @@
 
 #include <algorithm>
 #include <ctime>
-#include <fstream>
 
 #include "base/log.h"
-#include "vmm/config/size.h"
 #include "vmm/config/validate.h"
 #include "vmm/control/runtime_dir.h"
 #include "vmm/fork/fork_transaction.h"
+#include "vmm/fork/local_target.h"
 
 namespace ivmm {
 namespace {
-
-/// What a standby needs besides the replica, and what the host keeps for itself.
-constexpr uint64_t kSpareMemory = uint64_t{64} << 20;
 
 constexpr double kUsPerMs = 1000;
 constexpr double kRetryMs = 1000;
 /// When whoever waits for the answer of a fork has it.
 constexpr double kAtOnceMs = 1;
-
-/// Bytes that programs can have without the host swapping (proc(5), meminfo).
-uint64_t available_memory() {
-    std::ifstream meminfo("/proc/meminfo");
-    for (std::string word; meminfo >> word;) {
-        uint64_t kibibytes = 0;
-        if (word == "MemAvailable:" && meminfo >> kibibytes) {
-            return kibibytes << 10;
-        }
-    }
-    return 0;
-}
 
 /// What the calling thread has had of a processor.
 double thread_cpu_us() {
@@ -101,10 +85,22 @@ void StandbyKeeper::post(EventLoop::Task task) {
     thread_->loop().post(std::move(task));
 }
 
+TargetFactory StandbyKeeper::local() const {
+    return [this] { return LocalTarget::create(machine_, options_.program); };
+}
+
 void StandbyKeeper::keep_standby(Done<void> done) {
-    post([this, done = std::move(done)] {
-        wanted_ = true;
-        auto built = standby_ ? Result<void>() : build();
+    keep_target({}, local(), std::move(done));
+}
+
+void StandbyKeeper::keep_target(std::string where, TargetFactory make, Done<void> done) {
+    post([this, where = std::move(where), make = std::move(make), done = std::move(done)] {
+        if (where != where_) {
+            discard();
+        }
+        make_ = make;
+        where_ = where;
+        auto built = is_ready() ? Result<void>() : build();
         if (!built) {
             log::error("no standby: {}", built.error().message);
         }
@@ -116,7 +112,8 @@ void StandbyKeeper::keep_standby(Done<void> done) {
 
 void StandbyKeeper::drop_standby(Done<void> done) {
     post([this, done = std::move(done)] {
-        wanted_ = false;
+        make_ = {};
+        where_.clear();
         discard();
         set_phase(StandbyStatus::Phase::kNone);
         done({});
@@ -126,21 +123,25 @@ void StandbyKeeper::drop_standby(Done<void> done) {
 void StandbyKeeper::fork(ForkRequest request, Done<ForkReport> done) {
     post([this, request = std::move(request), trigger = Stopwatch(), done = std::move(done)] {
         auto report = fork_now(request, trigger);
-        const bool forked = report.has_value();
         done(std::move(report));
-        if (forked) {
-            leave_fork_point();
+        // Nobody waits any more for what is left to do.
+        if (stale_) {
+            make_ ? arm(kAtOnceMs) : discard();
         }
     });
 }
 
 void StandbyKeeper::use_synchroniser(std::function<void(Result<Synchroniser*>)> use) {
     post([this, use = std::move(use)] {
-        if (synchroniser_) {
-            use(synchroniser_.get());
+        if (stale_) {
+            discard();
+            arm(make_ ? kAtOnceMs : 0);  // when this is done
+        }
+        if (auto* const kept = target_ ? target_->synchroniser() : nullptr) {
+            use(kept);
             return;
         }
-        auto own = start_synchroniser("a copy of the memory");
+        auto own = start_synchroniser(machine_, "a copy of the memory");
         use(own ? Result<Synchroniser*>(own->get())
                 : Result<Synchroniser*>(Unexpected{std::move(own).error()}));
     });
@@ -155,10 +156,11 @@ void StandbyKeeper::set_phase(StandbyStatus::Phase phase, std::string error) {
     const std::scoped_lock lock(mutex_);
     status_.phase = phase;
     status_.error = std::move(error);
-    status_.pid = standby_ ? standby_->pid() : 0;
+    status_.pid = is_ready() ? target_->pid() : 0;
+    status_.where = where_;
     status_.clones = static_cast<uint32_t>(clones_.size());
     status_.forks = forks_;
-    if (!standby_) {
+    if (!is_ready()) {
         status_.replica_bytes = status_.rounds = status_.last_dirty_pages = 0;
         status_.last_round_us = status_.interval_ms = 0;
     }
@@ -166,83 +168,68 @@ void StandbyKeeper::set_phase(StandbyStatus::Phase phase, std::string error) {
 
 Result<void> StandbyKeeper::build() {
     set_phase(StandbyStatus::Phase::kBuilding);
-    auto built = build_in_sync();
-    if (built) {
-        set_phase(StandbyStatus::Phase::kInSync);
-        arm(options_.interval_ms);
-    } else {
+    auto built = build_target();
+    if (!built) {
         discard();
         set_phase(StandbyStatus::Phase::kFailed, built.error().message);
     }
     return built;
 }
 
-Result<void> StandbyKeeper::check_memory(const char* what) const {
-    const uint64_t present = synchroniser_ ? synchroniser_->replica().resident_bytes() : 0;
-    const uint64_t whole = machine_.memory().resident_bytes() + kSpareMemory;
-    const uint64_t needed = whole - std::min(whole, present);
-    if (const uint64_t available = available_memory(); available < needed) {
-        return fail("{} needs about {} and the host has {} left: stop clones or other guests", what,
-                    format_size(needed), format_size(available));
+Result<void> StandbyKeeper::build_target() {
+    if (target_) {
+        IVMM_ASSIGN(const bool renewed, target_->renew());
+        if (!renewed) {
+            target_.reset();
+        }
     }
-    return {};
-}
-
-Result<std::unique_ptr<Synchroniser>> StandbyKeeper::start_synchroniser(const char* what) const {
-    IVMM_TRY(check_memory(what));
-    return Synchroniser::start(machine_);
-}
-
-Result<void> StandbyKeeper::build_in_sync() {
-    if (synchroniser_) {
-        IVMM_TRY(check_memory("a standby"));
-    } else {
-        IVMM_ASSIGN(synchroniser_, start_synchroniser("a standby"));
+    if (!target_) {
+        IVMM_ASSIGN(target_, make_ ? make_() : local()());
     }
-    IVMM_ASSIGN(auto image, synchroniser_->replica().open_for_reading());
-    IVMM_ASSIGN(standby_, Standby::launch(options_.program, machine_.config(), std::move(image)));
-    // While its process builds the clone.
+    stale_ = false;
     IVMM_TRY(sync());
-    IVMM_TRY(standby_->wait_ready());
-    IVMM_TRY(sync());
-    IVMM_ASSIGN(standby_watch_, thread_->loop().watch(standby_->pidfd(), EPOLLIN, [this](uint32_t) {
-        log::warning("the standby's process has ended; the next one is made");
-        drop_process();
-        rebuild_later(kRetryMs);
-    }));
+    if (target_->lost_fd() >= 0) {
+        IVMM_ASSIGN(target_watch_,
+                    thread_->loop().watch(target_->lost_fd(), EPOLLIN, [this](uint32_t) {
+                        log::warning("the standby's process has ended; the next one is made");
+                        replace_target();
+                        arm(make_ ? kRetryMs : 0);
+                    }));
+    }
     return {};
 }
 
 void StandbyKeeper::discard() {
-    drop_process();
-    synchroniser_.reset();
-}
-
-void StandbyKeeper::drop_process() {
-    standby_watch_.reset();
-    standby_.reset();
+    target_watch_.reset();
+    target_.reset();
+    stale_ = false;
     arm(0);
 }
 
-void StandbyKeeper::rebuild_later(double milliseconds) {
-    set_phase(wanted_ ? StandbyStatus::Phase::kBuilding : StandbyStatus::Phase::kNone);
-    if (wanted_) {
-        arm(milliseconds);
-    }
+void StandbyKeeper::replace_target() {
+    target_watch_.reset();
+    stale_ = true;
+    set_phase(make_ ? StandbyStatus::Phase::kBuilding : StandbyStatus::Phase::kNone);
 }
 
 Result<void> StandbyKeeper::sync() {
     const double before_us = thread_cpu_us();
-    IVMM_ASSIGN(const auto round, synchroniser_->round());
+    IVMM_ASSIGN(const auto progress, target_->sync());
     // What it has cost, not how long others have held it up.
     const double cost_us = thread_cpu_us() - before_us;
-    const std::scoped_lock lock(mutex_);
-    ++status_.rounds;
-    status_.last_dirty_pages = round.dirty;
-    status_.last_round_us = round.us;
-    status_.replica_bytes = synchroniser_->replica().resident_bytes();
-    status_.interval_ms = std::clamp(cost_us / kUsPerMs / options_.cpu_share, options_.interval_ms,
+    set_phase(progress.in_sync ? StandbyStatus::Phase::kInSync : StandbyStatus::Phase::kBuilding,
+              progress.trouble);
+    const auto interval = std::clamp(cost_us / kUsPerMs / options_.cpu_share, options_.interval_ms,
                                      options_.max_interval_ms);
+    {
+        const std::scoped_lock lock(mutex_);
+        ++status_.rounds;
+        status_.last_dirty_pages = progress.round.dirty;
+        status_.last_round_us = progress.round.us;
+        status_.replica_bytes = progress.replica_bytes;
+        status_.interval_ms = interval;
+    }
+    arm(progress.more ? kAtOnceMs : interval);
     return {};
 }
 
@@ -260,9 +247,9 @@ void StandbyKeeper::tick() {
     if (::read(timer_.get(), &expirations, sizeof expirations) < 0) {
         return;
     }
-    if (!standby_) {
-        // One that was lost, or could not be had at the last try.
-        if (const auto built = wanted_ ? build() : Result<void>(); !built) {
+    if (!is_ready()) {
+        // One that was used or lost, or could not be had at the last try.
+        if (const auto built = make_ ? build() : Result<void>(); !built) {
             arm(kRetryMs);
         }
         return;
@@ -271,9 +258,7 @@ void StandbyKeeper::tick() {
         log::error("the standby cannot be kept in sync: {}", done.error().message);
         discard();
         set_phase(StandbyStatus::Phase::kFailed, done.error().message);
-        return;
     }
-    arm(status().interval_ms);
 }
 
 Result<void> StandbyKeeper::check_limits() const {
@@ -291,49 +276,31 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
     }
     IVMM_TRY(check_guest_name(named.clone));
     IVMM_TRY(check_limits());
-    const bool waited_for_sync = !standby_;
-    if (!standby_) {
+    const bool waited_for_sync = status().phase != StandbyStatus::Phase::kInSync;
+    if (!is_ready()) {
         IVMM_TRY(build());
     }
-    ForkTransaction transaction(machine_, control_, *synchroniser_, *standby_);
+    ForkTransaction transaction(machine_, control_, *target_);
     auto report = transaction.run(named, trigger);
-    if (!report) {
-        if (!wanted_) {
-            discard();
-            set_phase(StandbyStatus::Phase::kNone);
-        } else if (transaction.standby_lost()) {
-            drop_process();
-            rebuild_later(kAtOnceMs);
+    if (report) {
+        report->waited_for_sync = waited_for_sync;
+        ++forks_;
+        report->fork_point = fmt::format("{}@{}", machine_.config().name, forks_);
+        target_watch_.reset();  // it is the clone's process now
+        if (auto child = target_->take_child()) {
+            adopt(*std::move(child));
         }
-        return report;
     }
-    report->waited_for_sync = waited_for_sync;
-    ++forks_;
-    report->fork_point = fmt::format("{}@{}", machine_.config().name, forks_);
-    adopt(std::move(standby_));
-    drop_process();
-    set_phase(wanted_ ? StandbyStatus::Phase::kBuilding : StandbyStatus::Phase::kNone);
+    if (target_->spent() || !make_) {
+        replace_target();
+    }
     return report;
 }
 
-void StandbyKeeper::leave_fork_point() {
-    auto image = synchroniser_->begin_anew();
-    if (!image) {
-        log::error("no next standby: {}", image.error().message);
-    } else if (const auto sealed = (*image)->seal(); !sealed) {
-        // The clone has the image mapped, and keeps it; nobody is to change it any more.
-        log::warning("{}", sealed.error().message);
-    }
-    if (!image || !wanted_) {
-        synchroniser_.reset();
-    }
-    rebuild_later(kAtOnceMs);
-}
-
-void StandbyKeeper::adopt(std::unique_ptr<Standby> standby) {
-    const pid_t pid = standby->pid();
+void StandbyKeeper::adopt(ForkTarget::Child child) {
+    const pid_t pid = child.pid;
     Clone clone;
-    clone.pidfd = standby->take_pidfd();
+    clone.pidfd = std::move(child.pidfd);
     auto watch = thread_->loop().watch(clone.pidfd.get(), EPOLLIN, [this, pid](uint32_t) {
         ::waitpid(pid, nullptr, WNOHANG);
         clones_.erase(pid);

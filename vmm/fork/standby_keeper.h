@@ -11,9 +11,8 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "vmm/fork/fork_report.h"
-#include "vmm/fork/standby.h"
+#include "vmm/fork/fork_target.h"
 #include "vmm/fork/stopwatch.h"
-#include "vmm/fork/synchroniser.h"
 #include "vmm/machine/machine.h"
 
 namespace ivmm {
@@ -49,6 +48,9 @@ class StandbyKeeper {
 
     /// From now on there is a standby; `done` (may be empty) when it is in sync.
     void keep_standby(Done<void> done);
+    /// From now on there is a standby that `make` makes, in the place of any other; `where`: what
+    /// it is called. `done` (may be empty) when it was made, which need not be in sync yet.
+    void keep_target(std::string where, TargetFactory make, Done<void> done);
     /// Ends the standby, and keeps none from now on.
     void drop_standby(Done<void> done);
     /// Forks. Without a standby in sync, one is made first.
@@ -76,23 +78,19 @@ class StandbyKeeper {
 
     // On the keeper's thread.
     Result<void> build();
-    Result<void> build_in_sync();
-    /// Whether the host has the memory for a replica, of which some may be there.
-    Result<void> check_memory(const char* what) const;
-    Result<std::unique_ptr<Synchroniser>> start_synchroniser(const char* what) const;
+    Result<void> build_target();
+    bool is_ready() const { return target_ && !stale_; }
     void discard();
-    /// The standby's process alone: the replica stays, and in sync.
-    void drop_process();
-    /// After a fork, when nobody waits any more: the clone's image becomes nobody else's.
-    void leave_fork_point();
-    void rebuild_later(double milliseconds);
+    /// The target is of no use any more; whether there is to be a next one is up to make_.
+    void replace_target();
     Result<ForkReport> fork_now(const ForkRequest& request, const Stopwatch& trigger);
     Result<void> check_limits() const;
-    void adopt(std::unique_ptr<Standby> clone);
+    void adopt(ForkTarget::Child child);
     void tick();
     Result<void> sync();
     void arm(double milliseconds);
     void set_phase(StandbyStatus::Phase phase, std::string error = {});
+    TargetFactory local() const;
 
     Machine& machine_;
     EventLoop& control_;
@@ -102,10 +100,11 @@ class StandbyKeeper {
     StandbyStatus status_;
 
     // On the keeper's thread, which ends before they do.
-    bool wanted_ = false;
-    std::unique_ptr<Synchroniser> synchroniser_;
-    std::unique_ptr<Standby> standby_;
-    EventLoop::Watch standby_watch_;
+    TargetFactory make_;  // empty: no standby is wanted
+    std::string where_;   // of the target that make_ makes; empty: this host
+    std::unique_ptr<ForkTarget> target_;
+    bool stale_ = false;  // the target has to be renewed before it can be used
+    EventLoop::Watch target_watch_;
     UniqueFd timer_;
     EventLoop::Watch timer_watch_;
     std::map<pid_t, Clone> clones_;

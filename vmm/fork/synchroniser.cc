@@ -1,7 +1,6 @@
 #include "vmm/fork/synchroniser.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "vmm/fork/stopwatch.h"
 
@@ -61,11 +60,11 @@ Result<Synchroniser::Round> Synchroniser::last_round() {
     return round;
 }
 
-Result<std::unique_ptr<Replica>> Synchroniser::begin_anew() {
-    IVMM_ASSIGN(auto empty, Replica::create(machine_.memory().size()));
+Result<void> Synchroniser::begin_anew() {
+    IVMM_ASSIGN(replica_, Replica::create(machine_.memory().size()));
     pending_.insert_all();
     empty_ = true;
-    return std::exchange(replica_, std::move(empty));
+    return {};
 }
 
 Synchroniser::Round Synchroniser::copy() {

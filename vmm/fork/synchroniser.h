@@ -33,9 +33,10 @@ class Synchroniser {
     Result<Round> last_round();
 
     const Replica& replica() const { return *replica_; }
-    /// Hands out the replica and goes on with an empty one. Errors: there is no memory for it, and
-    /// everything is as it was.
-    Result<std::unique_ptr<Replica>> begin_anew();
+    /// Hands out the replica; no more rounds then, until begin_anew().
+    std::unique_ptr<Replica> take_replica() { return std::move(replica_); }
+    /// Goes on with an empty replica.
+    Result<void> begin_anew();
 
  private:
     Synchroniser(Machine& machine, std::unique_ptr<DirtyTracker> tracker,
