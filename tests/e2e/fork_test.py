@@ -140,6 +140,44 @@ class ForkTest(unittest.TestCase):
         disk.write_bytes(bytes(4 << 20))
         self.check_disk(disk, "copy")
 
+    def test_several_clones_of_one_instant(self):
+        disk = self.workspace.path / "disk.img"
+        disk.write_bytes(bytes(4 << 20))
+        main = self.start("blk", "--mem", "64M", "--disk", disk,
+                          cmdline="op=verify passes=0 n=256 bs=4096 qd=16")
+        main.wait_for("op=check")
+        self.in_sync()
+        report = self.fork("--name", "trap", "--clones", "3")
+        names = ["trap", *(sibling["clone"] for sibling in report["siblings"])]
+        self.assertEqual(names, ["trap", "trap-2", "trap-3"])
+        self.assertEqual({sibling["error"] for sibling in report["siblings"]}, {""})
+        disks = {report["disks"][0]["path"], *(s["disks"][0]["path"] for s in report["siblings"])}
+        self.assertEqual(len(disks), 3)
+        images = {os.stat(f"/proc/{pid}/map_files/{area}").st_ino
+                  for pid in [report["clone_pid"], *(s["clone_pid"] for s in report["siblings"])]
+                  for area in self.areas_of(pid, "memfd:ivmm-replica")}
+        self.assertEqual(len(images), 1, "the clones share one image")
+        for name in names:
+            console = Clone(self.workspace, {"clone": name})
+            self.addCleanup(console.close)
+            self.assertTrue(
+                harness.eventually(lambda c=console: c.console.count("op=check") >= 3),
+                console.console + console.log,
+            )
+            self.assertEqual(set(re.findall(r"errors=(\d+)", console.console)), {"0"})
+            console.end()
+        for name in names:  # the first one's disks go before those that began as them
+            self.assertEqual(self.workspace.ivmm("rm", name).returncode, 0)
+        self.assertEqual([path for path in disks if os.path.exists(path)], [])
+        self.workspace.ivmm("stop", "main")
+        self.assertEqual(main.wait_end(), 0)
+        self.assert_no_leftovers()
+
+    @staticmethod
+    def areas_of(pid, name):
+        lines = pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines()
+        return [line.split()[0] for line in lines if name in line]
+
     def test_refusals_leave_the_guest_alone(self):
         main = self.start("dirty", "--mem", "64M", cmdline="op=verify rate=50 interval_ms=50 size=16")
         main.wait_for("generation=")
@@ -153,6 +191,8 @@ class ForkTest(unittest.TestCase):
         refused("'main'", "main", "--name", "main")
         refused("is not a name", "main", "--name", "no/name", code=2)
         refused("unknown option", "main", "--net", "colour=red", code=2)
+        refused("--clones", "main", "--clones", "0", code=2)
+        refused("16 at most", "main", "--clones", "17")
         refused("0 network devices", "main", "--net", "tap=x0", code=1)
         refused("no guest", "other")
         self.assert_passes(main, since=len(main.console))
@@ -166,6 +206,9 @@ class ForkTest(unittest.TestCase):
         clone = self.clone("--name", "trap")
         self.assertEqual(clone.name, "trap")
         refused("'trap'", "main", "--name", "trap")
+        self.workspace.path.joinpath("ivmm", "pit-2.clone").write_text("")
+        refused("'pit-2'", "main", "--name", "pit", "--clones", "2")
+        self.workspace.path.joinpath("ivmm", "pit-2.clone").unlink()
         self.assert_passes(clone)
 
         # The clone outlives its primary, even one that is killed.

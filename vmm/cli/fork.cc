@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 
 #include "vmm/cli/guest_command.h"
@@ -17,6 +18,7 @@ struct Options {
     std::string guest;
     std::string clone;
     std::vector<std::string> nets;
+    uint32_t clones = 1;
     bool as_json = false;
 };
 
@@ -35,6 +37,18 @@ void show(const Json& report) {
         ms("disk_fork_us"));
     for (const auto& disk : report.value("disks", Json::array())) {
         print("disk {} ({})\n", disk.value("path", ""), disk.value("method", ""));
+    }
+    for (const auto& sibling : report.value("siblings", Json::array())) {
+        const std::string name = sibling.value("clone", "");
+        if (const std::string error = sibling.value("error", ""); !error.empty()) {
+            say(fmt::format("clone {} does not run: {}", name, error));
+            continue;
+        }
+        print("clone {} runs since {:.2f} ms after the call (process {})\n", name,
+              sibling.value("trigger_to_run_us", 0.0) / 1000, sibling.value("clone_pid", 0));
+        for (const auto& disk : sibling.value("disks", Json::array())) {
+            print("disk {} ({})\n", disk.value("path", ""), disk.value("method", ""));
+        }
     }
     print(
         "`ivmm console {}` shows its console, `ivmm stop {}` ends it, `ivmm rm {}` removes its "
@@ -68,6 +82,9 @@ int fork(const Options& options) {
     if (!options.nets.empty()) {
         params["nets"] = options.nets;
     }
+    if (options.clones != 1) {
+        params["clones"] = options.clones;
+    }
     const auto answer = client->call("fork", params, kPatience);
     if (!answer) {
         return report(answer.error());
@@ -77,7 +94,10 @@ int fork(const Options& options) {
     } else {
         show(*answer);
     }
-    return 0;
+    const Json siblings = answer->value("siblings", Json::array());
+    const bool all_run = std::ranges::all_of(
+        siblings, [](const Json& sibling) { return sibling.value("error", "").empty(); });
+    return all_run ? 0 : 1;
 }
 
 }  // namespace
@@ -94,6 +114,12 @@ void add_fork(CLI::App& app, Action& action) {
                      "Network of the clone, as for `ivmm run`; once for each device. Default: no "
                      "cable")
         ->allow_extra_args(false);
+    command
+        ->add_option("--clones", options->clones,
+                     "Clones of the same instant: NAME, NAME-2, …; those after the first have no "
+                     "cable")
+        ->check(CLI::Range(1, 64))
+        ->capture_default_str();
     command->add_flag("--json", options->as_json, "For programs");
     command->footer(
         "The clone has the guest's memory, devices and disks as they were at one instant.\n"

@@ -9,6 +9,8 @@ namespace {
 
 using rpc::Json;
 
+constexpr uint64_t kMostClones = 64;
+
 const char* phase_name(StandbyStatus::Phase phase) {
     switch (phase) {
         case StandbyStatus::Phase::kNone:
@@ -36,10 +38,23 @@ Json to_json(const StandbyStatus& status) {
             {"clones", status.clones}};
 }
 
+Json to_json(const std::vector<ForkReport::Disk>& disks) {
+    Json json = Json::array();
+    for (const auto& disk : disks) {
+        json.push_back({{"path", disk.path}, {"method", disk.method}});
+    }
+    return json;
+}
+
 Json to_json(const ForkReport& report) {
-    Json disks = Json::array();
-    for (const auto& disk : report.disks) {
-        disks.push_back({{"path", disk.path}, {"method", disk.method}});
+    Json siblings = Json::array();
+    for (const auto& sibling : report.siblings) {
+        siblings.push_back({{"clone", sibling.clone},
+                            {"error", sibling.error},
+                            {"clone_pid", sibling.clone_pid},
+                            {"trigger_to_run_us", sibling.trigger_to_run_us},
+                            {"clone_private_bytes", sibling.clone_private_bytes},
+                            {"disks", to_json(sibling.disks)}});
     }
     return {{"clone", report.clone},
             {"clone_pid", report.clone_pid},
@@ -59,15 +74,24 @@ Json to_json(const ForkReport& report) {
             // Until the switch is there, no frames are held.
             {"net_hold_us", 0},
             {"held_frames", 0},
-            {"disks", std::move(disks)}};
+            {"disks", to_json(report.disks)},
+            {"siblings", std::move(siblings)}};
 }
 
 Result<ForkRequest> request_from(const Json& params) {
-    IVMM_TRY(rpc::check_parameters(params, {"name", "nets"}));
+    IVMM_TRY(rpc::check_parameters(params, {"name", "nets", "clones"}));
     ForkRequest request;
     if (params.contains("name")) {
         IVMM_ASSIGN(request.clone, rpc::text_parameter(params, "name"));
         IVMM_TRY(check_guest_name(request.clone));
+    }
+    if (params.contains("clones")) {
+        const auto& clones = params["clones"];
+        if (!clones.is_number_unsigned() || clones.get<uint64_t>() < 1 ||
+            clones.get<uint64_t>() > kMostClones) {
+            return fail_as(ErrorKind::kUsage, "clones must be a number from 1 to {}", kMostClones);
+        }
+        request.clones = clones.get<uint32_t>();
     }
     for (const auto& spec : params.value("nets", Json::array())) {
         if (!spec.is_string()) {

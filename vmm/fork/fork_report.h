@@ -13,6 +13,7 @@ namespace ivmm {
 struct ForkRequest {
     std::string clone;            ///< its name; empty: one is made up
     std::vector<NetConfig> nets;  ///< cables of the clone's first network devices
+    uint32_t clones = 1;          ///< of this instant; the others are CLONE-2, …, without cables
 };
 
 /// What came of it. Times in microseconds.
@@ -38,6 +39,17 @@ struct ForkReport {
     double trigger_to_run_us = 0;
     uint64_t clone_private_bytes = 0;  ///< of its process, at its start
     std::vector<Disk> disks;
+
+    /// More clones of the same instant.
+    struct Sibling {
+        std::string clone;
+        std::string error;  ///< why it does not run; empty: it does
+        int clone_pid = 0;
+        double trigger_to_run_us = 0;
+        uint64_t clone_private_bytes = 0;
+        std::vector<Disk> disks;
+    };
+    std::vector<Sibling> siblings;
 };
 
 /// What keeps the standby.

@@ -11,6 +11,7 @@
 #include "base/unique_fd.h"
 #include "vmm/fork/disk_fork.h"
 #include "vmm/fork/fork_report.h"
+#include "vmm/fork/standby.h"
 #include "vmm/fork/synchroniser.h"
 #include "vmm/machine/machine_state.h"
 
@@ -78,6 +79,10 @@ class ForkTarget {
     /// somebody else may track the machine's pages.
     virtual Synchroniser* synchroniser() = 0;
 };
+
+/// Lets the clone of a process on this host run.
+Result<ForkTarget::Started> start_on(Standby& standby, const MachineState& state,
+                                     const std::vector<ForkedDisk>& disks);
 
 /// Makes a target, on the thread that is to use it; may take long.
 using TargetFactory = std::function<Result<std::unique_ptr<ForkTarget>>()>;

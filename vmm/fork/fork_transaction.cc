@@ -7,6 +7,13 @@ Unexpected at_step(Error error, const char* step) {
     return annotate(std::move(error), step);
 }
 
+/// Microseconds from a moment to one that another process has seen.
+double us_until(uint64_t monotonic_ns, const Stopwatch& since) {
+    const auto begin = std::chrono::nanoseconds(since.begin().time_since_epoch()).count();
+    constexpr double kNsPerUs = 1000;
+    return static_cast<double>(static_cast<int64_t>(monotonic_ns) - begin) / kNsPerUs;
+}
+
 }  // namespace
 
 Result<ForkReport> ForkTransaction::run(const ForkRequest& request, Stopwatch trigger) {
@@ -35,10 +42,57 @@ Result<ForkReport> ForkTransaction::run(const ForkRequest& request, Stopwatch tr
 }
 
 Result<void> ForkTransaction::prepare(const ForkRequest& request) {
+    IVMM_TRY(launch_siblings(request));
     // The disks first: they refuse more often, and a target can be prepared but once.
     IVMM_ASSIGN(disks_,
                 DiskFork::prepare(machine_.config().disks, machine_.config().name, request.clone));
     return target_.prepare(request);
+}
+
+Result<void> ForkTransaction::launch_siblings(const ForkRequest& request) {
+    if (request.clones <= 1) {
+        return {};
+    }
+    if (target_.synchroniser() == nullptr) {
+        return fail("several clones of one fork can only be had on the primary's host");
+    }
+    for (uint32_t i = 2; i <= request.clones; ++i) {
+        IVMM_ASSIGN(auto image, target_.synchroniser()->replica().open_for_reading());
+        IVMM_ASSIGN(auto sibling,
+                    SiblingClone::launch(program_, machine_.config(), std::move(image),
+                                         fmt::format("{}-{}", request.clone, i)));
+        report_.siblings.push_back({});
+        report_.siblings.back().clone = sibling->name();
+        siblings_.push_back(std::move(sibling));
+    }
+    return {};
+}
+
+void ForkTransaction::fork_sibling_disks(const std::vector<ForkedDisk>& first) {
+    for (size_t i = 0; i < siblings_.size(); ++i) {
+        if (const auto done = siblings_[i]->fork_disks(first); !done) {
+            report_.siblings[i].error = done.error().message;
+        }
+    }
+}
+
+void ForkTransaction::start_siblings(const Stopwatch& trigger) {
+    for (size_t i = 0; i < siblings_.size(); ++i) {
+        auto& report = report_.siblings[i];
+        if (!report.error.empty()) {
+            continue;
+        }
+        auto started = siblings_[i]->start(state_);
+        if (!started) {
+            report.error = started.error().message;
+            continue;
+        }
+        report.clone_pid = started->pid;
+        report.trigger_to_run_us = us_until(started->first_run_ns, trigger);
+        report.clone_private_bytes = started->private_bytes;
+        report.disks = std::move(started->disks);
+        children_.push_back(siblings_[i]->take_child());
+    }
 }
 
 Result<void> ForkTransaction::instant() {
@@ -85,17 +139,19 @@ Result<void> ForkTransaction::instant_while_paused() {
 
 Result<void> ForkTransaction::begin_clone(const Stopwatch& trigger) {
     IVMM_ASSIGN(const auto disks, disks_->finish());
+    fork_sibling_disks(disks);
     IVMM_ASSIGN(auto started, target_.start(state_, disks));
-    if (!target_.uses_disks()) {
-        disks_->roll_back();
-    }
-    const auto begin = std::chrono::nanoseconds(trigger.begin().time_since_epoch()).count();
-    constexpr double kNsPerUs = 1000;
-    report_.trigger_to_run_us =
-        static_cast<double>(static_cast<int64_t>(started.first_run_ns) - begin) / kNsPerUs;
+    report_.trigger_to_run_us = us_until(started.first_run_ns, trigger);
     report_.clone_private_bytes = started.private_bytes;
     report_.clone_pid = started.pid;
     report_.disks = std::move(started.disks);
+    if (auto child = target_.take_child()) {
+        children_.push_back(*std::move(child));
+    }
+    start_siblings(trigger);
+    if (!target_.uses_disks()) {
+        disks_->roll_back();
+    }
     return {};
 }
 

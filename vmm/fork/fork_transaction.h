@@ -8,6 +8,7 @@
 #include "vmm/fork/disk_fork.h"
 #include "vmm/fork/fork_report.h"
 #include "vmm/fork/fork_target.h"
+#include "vmm/fork/sibling_clone.h"
 #include "vmm/fork/stopwatch.h"
 #include "vmm/machine/machine.h"
 
@@ -21,16 +22,22 @@ namespace ivmm {
 /// which step it was.
 class ForkTransaction {
  public:
-    ForkTransaction(Machine& machine, EventLoop& control, ForkTarget& target)
-        : machine_(machine), control_(control), target_(target) {}
+    /// `program`: what the processes of more than one clone execute.
+    ForkTransaction(Machine& machine, EventLoop& control, ForkTarget& target, std::string program)
+        : machine_(machine), control_(control), target_(target), program_(std::move(program)) {}
 
     /// `trigger`: since when somebody waits for the clone.
     Result<ForkReport> run(const ForkRequest& request, Stopwatch trigger);
     /// The machine at the instant of the fork.
     MachineState take_state() { return std::move(state_); }
+    /// After run(), once: the clones that are children of this process.
+    std::vector<ForkTarget::Child> take_children() { return std::move(children_); }
 
  private:
     Result<void> prepare(const ForkRequest& request);
+    Result<void> launch_siblings(const ForkRequest& request);
+    void fork_sibling_disks(const std::vector<ForkedDisk>& first);
+    void start_siblings(const Stopwatch& trigger);
     Result<void> instant();
     Result<void> instant_while_paused();
     Result<void> begin_clone(const Stopwatch& trigger);
@@ -38,9 +45,12 @@ class ForkTransaction {
     Machine& machine_;
     EventLoop& control_;
     ForkTarget& target_;
+    const std::string program_;
     std::unique_ptr<DiskFork> disks_;
     MachineState state_;
     ForkReport report_;
+    std::vector<std::unique_ptr<SiblingClone>> siblings_;  // each with its place in report_
+    std::vector<ForkTarget::Child> children_;
 };
 
 }  // namespace ivmm

@@ -80,16 +80,7 @@ Result<void> LocalTarget::prepare(const ForkRequest& request) {
 
 Result<ForkTarget::Started> LocalTarget::start(const MachineState& state,
                                                const std::vector<ForkedDisk>& disks) {
-    Started started;
-    std::vector<std::string> paths;
-    for (const auto& disk : disks) {
-        paths.push_back(disk.path);
-        started.disks.push_back({disk.path, disk.method});
-    }
-    IVMM_ASSIGN(const auto running, standby_->start(state, std::move(paths)));
-    started.pid = standby_->pid();
-    started.first_run_ns = running.first_run_ns;
-    started.private_bytes = running.private_bytes;
+    IVMM_ASSIGN(auto started, start_on(*standby_, state, disks));
     image_ = synchroniser_->take_replica();
     return started;
 }

@@ -261,10 +261,10 @@ void StandbyKeeper::tick() {
     }
 }
 
-Result<void> StandbyKeeper::check_limits() const {
-    if (clones_.size() >= options_.max_clones) {
-        return fail("{} clones of this guest run, and there may be no more: stop one",
-                    clones_.size());
+Result<void> StandbyKeeper::check_limits(uint32_t more) const {
+    if (clones_.size() + more > options_.max_clones) {
+        return fail("{} clones of this guest run, and there may be {} at most: stop one",
+                    clones_.size(), options_.max_clones);
     }
     return {};
 }
@@ -275,20 +275,20 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
         named.clone = free_name(machine_.config().name);
     }
     IVMM_TRY(check_guest_name(named.clone));
-    IVMM_TRY(check_limits());
+    IVMM_TRY(check_limits(named.clones));
     const bool waited_for_sync = status().phase != StandbyStatus::Phase::kInSync;
     if (!is_ready()) {
         IVMM_TRY(build());
     }
-    ForkTransaction transaction(machine_, control_, *target_);
+    ForkTransaction transaction(machine_, control_, *target_, options_.program);
     auto report = transaction.run(named, trigger);
     if (report) {
         report->waited_for_sync = waited_for_sync;
         ++forks_;
         report->fork_point = fmt::format("{}@{}", machine_.config().name, forks_);
         target_watch_.reset();  // it is the clone's process now
-        if (auto child = target_->take_child()) {
-            adopt(*std::move(child));
+        for (auto& child : transaction.take_children()) {
+            adopt(std::move(child));
         }
     }
     if (target_->spent() || !make_) {

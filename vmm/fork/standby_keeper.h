@@ -84,7 +84,7 @@ class StandbyKeeper {
     /// The target is of no use any more; whether there is to be a next one is up to make_.
     void replace_target();
     Result<ForkReport> fork_now(const ForkRequest& request, const Stopwatch& trigger);
-    Result<void> check_limits() const;
+    Result<void> check_limits(uint32_t more) const;
     void adopt(ForkTarget::Child child);
     void tick();
     Result<void> sync();
