@@ -14,7 +14,7 @@ BYTES_A_SECOND = 100 << 30  # its own default would be 128 MiB/s
 POLL_SECONDS = 0.02
 
 
-class _Side(Qemu):
+class Side(Qemu):
     """A QEMU with a monitor, which may wait for a guest to come."""
 
     def __init__(self, path, monitor, incoming=None):
@@ -52,7 +52,7 @@ class Chain:
     def move(self):
         """Returns what `query-migrate` says at the end, with the limit that it needed."""
         running, monitor, address = self._start(True)
-        result = self._migrate(address)
+        result = migrate(self._monitor, f"unix:{address}")
         self._monitor.call("quit")
         self.running.finish(PATIENCE)
         self.running, self._monitor = running, monitor
@@ -61,27 +61,30 @@ class Chain:
     def _start(self, incoming):
         self._sides += 1
         address = self._context.socket(f"move{self._sides}") if incoming else None
-        side = _Side(self._path, self._context.socket(f"qmp{self._sides}"), address)
+        side = Side(self._path, self._context.socket(f"qmp{self._sides}"), address)
         running = self._stack.enter_context(
             self._context.start(side, self._guest, f"stderr{self._sides % 2}"))
         return running, self._stack.enter_context(Qmp(side.monitor)), address
 
-    def _migrate(self, address):
-        limit = DOWNTIME_MS
-        self._set_limit(limit)
-        self._monitor.call("migrate", uri=f"unix:{address}")
-        started = relented = time.monotonic()
-        while time.monotonic() - started < PATIENCE:
-            said = self._monitor.call("query-migrate")
-            if said.get("status") == "completed":
-                return {**said, "limit": limit}
-            if said.get("status") in ("failed", "cancelled"):
-                raise Failure(f"the migration has {said['status']}: {said.get('error-desc', 'QEMU gives no reason')}")
-            if time.monotonic() - relented > RELENT_SECONDS:
-                relented, limit = time.monotonic(), 2 * limit
-                self._set_limit(limit)
-            time.sleep(POLL_SECONDS)
-        raise Failure(f"a migration did not end within {PATIENCE} s")
 
-    def _set_limit(self, limit):
-        self._monitor.call("migrate-set-parameters", **{"downtime-limit": limit, "max-bandwidth": BYTES_A_SECOND})
+def migrate(monitor, uri):
+    """Sends the guest there. Returns what `query-migrate` says at the end, with the limit that it needed."""
+    limit = DOWNTIME_MS
+    _set_limit(monitor, limit)
+    monitor.call("migrate", uri=uri)
+    started = relented = time.monotonic()
+    while time.monotonic() - started < PATIENCE:
+        said = monitor.call("query-migrate")
+        if said.get("status") == "completed":
+            return {**said, "limit": limit}
+        if said.get("status") in ("failed", "cancelled"):
+            raise Failure(f"the migration has {said['status']}: {said.get('error-desc', 'QEMU gives no reason')}")
+        if time.monotonic() - relented > RELENT_SECONDS:
+            relented, limit = time.monotonic(), 2 * limit
+            _set_limit(monitor, limit)
+        time.sleep(POLL_SECONDS)
+    raise Failure(f"a migration did not end within {PATIENCE} s")
+
+
+def _set_limit(monitor, limit):
+    monitor.call("migrate-set-parameters", **{"downtime-limit": limit, "max-bandwidth": BYTES_A_SECOND})
