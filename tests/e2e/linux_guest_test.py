@@ -116,6 +116,8 @@ class LinuxGuestTest(unittest.TestCase):
     def test_the_bzimage_unpacks_itself_and_boots(self):
         guest = self.start(kernel="bzImage")
         guest.wait_for(PROMPT)
+        self.assertEqual("takes long to unpack itself" in guest.log,
+                         guest.status()["host"] == "kvm_pvm")
 
     def test_a_virtio_console_can_be_the_console(self):
         guest = self.start(cmdline=f"{BASE_CMDLINE} console=hvc0")

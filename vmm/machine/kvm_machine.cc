@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "vmm/boot/acpi/tables.h"
 #include "vmm/boot/cmdline.h"
 #include "vmm/boot/kernel_loader.h"
@@ -79,6 +80,12 @@ Result<void> KvmMachine::load() {
     // Systems prefer ACPI, so the MP table may always be there for those that do not know it.
     IVMM_TRY(write_mptable(*memory_, config.cpus));
     IVMM_ASSIGN(const BootState boot, load_kernel(*memory_, kernel));
+    if (boot.protocol == BootState::Protocol::kLinux64 && kvm_.host_kind() == HostKind::kKvmPvm) {
+        log::warning(
+            "this host (kvm_pvm) emulates the code of guest kernels: a compressed one takes long "
+            "to unpack itself, and a distribution's then needs instructions that the host does "
+            "not know; an uncompressed vmlinux made for it (guest-images/build kernel) boots");
+    }
 
     Vcpu& first = vcpus_.front()->vcpu();
     IVMM_ASSIGN(auto regs, first.regs());
