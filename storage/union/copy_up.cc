@@ -94,7 +94,7 @@ PosixResult<void> View::place_copy(Inode& inode, Staged& copy) {
     const std::string path = path_of(inode);
     const At target{stack_.front()->tree(), path.c_str()};
     IVMM_TRY(copy.move_to(target, RENAME_NOREPLACE));
-    parent.names_dirty = true;
+    parent.note_name_change();
     // Users have not changed the directory.
     return change_times(at_of(parent), before.st_atim, before.st_mtim);
 }

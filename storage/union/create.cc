@@ -94,7 +94,7 @@ PosixResult<View::Entry> View::create(Inode& directory, const std::string& name,
         IVMM_TRY(top->marks().set_opaque(made.at()));
         IVMM_TRY(made.move_to(target, RENAME_EXCHANGE));
     }
-    directory.names_dirty = true;
+    directory.note_name_change();
     IVMM_ASSIGN(const auto attributes, stat_object(target));
     IVMM_ASSIGN(Inode* const inode, known(directory, name, {attributes, {{top, path, false}}}));
     return entry_for(*inode);
@@ -144,7 +144,7 @@ PosixResult<View::Entry> View::make_link(Inode& inode, Inode& directory, const s
         }
         table_.set_hard_linked(inode, {top->number(), attributes.st_ino});
         table_.add_name(inode, directory, name);
-        directory.names_dirty = true;
+        directory.note_name_change();
         return entry_for(inode);
     });
 }

@@ -153,39 +153,56 @@ PosixResult<uint64_t> View::seek(Inode& inode, uint64_t offset, int whence) {
     return inode.current_content()->seek(offset, whence);
 }
 
+PosixResult<std::vector<View::UnsyncedNames>> View::unsynced_names(Inode& inode) {
+    std::vector<UnsyncedNames> found;
+    std::vector<Inode*> left{&inode};
+    while (!left.empty()) {
+        Inode& at = *left.back();
+        left.pop_back();
+        if (at.removed) {
+            continue;
+        }
+        IVMM_TRY(refresh(at));
+        if (at.is_directory() && in_top(at)) {
+            auto changes = at.changes_of_names();
+            const uint64_t made = changes->made;
+            if (changes->synced < made) {
+                const At place = at_of(at);
+                UniqueFd directory(::openat(place.dir, place.path[0] == '\0' ? "." : place.path,
+                                            O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+                if (!directory) {
+                    return last_posix_error();
+                }
+                found.push_back({std::move(directory), std::move(changes), made});
+            }
+        }
+        for (const auto& name : at.names) {
+            left.push_back(name.parent);
+        }
+    }
+    return found;
+}
+
 PosixResult<void> View::sync(Inode& inode, bool data_only) {
     Stack stack;
     std::shared_ptr<Content> content;
-    std::vector<UniqueFd> directories;
+    std::vector<UnsyncedNames> names;
     {
         const Gate::Pass pass(gate_);
         const Tree tree = lock_tree();
         IVMM_TRY(refresh(inode));
         stack = stack_;
         content = inode.current_content();
-        // A new name is on the medium when its directory is, and those above it are.
-        for (Inode* at = &inode; at != nullptr && !at->removed;
-             at = at->names.empty() ? nullptr : at->names.front().parent) {
-            IVMM_TRY(refresh(*at));
-            if (at->is_directory() && at->names_dirty && in_top(*at)) {
-                const At place = at_of(*at);
-                UniqueFd directory(::openat(place.dir, place.path[0] == '\0' ? "." : place.path,
-                                            O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-                if (!directory) {
-                    return last_posix_error();
-                }
-                directories.push_back(std::move(directory));
-                at->names_dirty = false;
-            }
-        }
+        IVMM_ASSIGN(names, unsynced_names(inode));
     }
     if (content && writable_ && content->layer() == stack.front().get()) {
         IVMM_TRY(content->sync(data_only));
     }
-    for (const UniqueFd& directory : directories) {
+    for (const auto& [directory, changes, made] : names) {
         if (::fsync(directory.get()) != 0) {
             return last_posix_error();
         }
+        changes->are_synced(made);
     }
     for (const auto& layer : stack) {
         if (layer->frozen()) {

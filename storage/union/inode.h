@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -23,6 +24,20 @@ struct PendingCopy {
     std::shared_ptr<Content> content;
     bool synced = false;
     int error = 0;  ///< errno of the sync
+};
+
+/// Changes of names in a directory, and how many of them are on the medium. Any thread; whoever
+/// syncs the directory keeps it.
+struct NameChanges {
+    /// Begins with one: what was done before the directory became known, or was forgotten.
+    std::atomic<uint64_t> made = 1;
+    std::atomic<uint64_t> synced = 0;
+
+    void are_synced(uint64_t until) {
+        uint64_t so_far = synced;
+        while (so_far < until && !synced.compare_exchange_weak(so_far, until)) {
+        }
+    }
 };
 
 /// An object of a view that the kernel, or somebody who has it open, knows. Owned by the
@@ -56,8 +71,16 @@ struct Inode {
     /// Was opened for direct I/O: the kernel may have cached what an asynchronous write has
     /// replaced.
     bool direct = false;
-    /// Of a directory: names in it have changed since its last sync.
-    bool names_dirty = false;
+    /// Of a directory; null: nobody has asked yet.
+    std::shared_ptr<NameChanges> name_changes;
+
+    std::shared_ptr<NameChanges> changes_of_names() {
+        if (!name_changes) {
+            name_changes = std::make_shared<NameChanges>();
+        }
+        return name_changes;
+    }
+    void note_name_change() { ++changes_of_names()->made; }
 
     bool is_directory() const { return S_ISDIR(type); }
     bool is_regular() const { return S_ISREG(type); }

@@ -26,7 +26,7 @@ PosixResult<void> View::prepare_unlink(Inode& inode) {
 }
 
 PosixResult<void> View::finish_unlink(Inode& directory, const std::string& name, Inode& inode) {
-    directory.names_dirty = true;
+    directory.note_name_change();
     const bool last = inode.names.size() == 1;
     table_.remove_name(directory, name);
     PosixResult<void> outcome;
@@ -171,7 +171,7 @@ PosixResult<void> View::remove_directory(Inode& directory, const std::string& na
         IVMM_TRY(put_whiteout(at));
     }
     inode->removed = true;
-    directory.names_dirty = true;
+    directory.note_name_change();
     table_.remove_name(directory, name);
     table_.drop_if_unused(inode);
     return {};

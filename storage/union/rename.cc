@@ -98,8 +98,8 @@ PosixResult<void> View::exchange(const Move& move) {
     table_.remove_name(move.to, move.to_name);
     table_.add_name(move.moved, move.to, move.to_name);
     table_.add_name(*move.replaced, move.from, move.from_name);
-    move.from.names_dirty = true;
-    move.to.names_dirty = true;
+    move.from.note_name_change();
+    move.to.note_name_change();
     return {};
 }
 
@@ -157,8 +157,8 @@ PosixResult<void> View::replace(const Move& move) {
     }
     table_.remove_name(move.from, move.from_name);
     table_.add_name(move.moved, move.to, move.to_name);
-    move.from.names_dirty = true;
-    move.to.names_dirty = true;
+    move.from.note_name_change();
+    move.to.note_name_change();
     return outcome;
 }
 

@@ -250,6 +250,15 @@ class View {
     /// Calls `change` with the content to write to, copied up if need be. Takes the locks itself.
     PosixResult<void> change_content(Inode& inode,
                                      const std::function<PosixResult<void>(Content&)>& change);
+    /// A directory of the top layer in which changed names may not be on the medium yet.
+    struct UnsyncedNames {
+        UniqueFd directory;
+        std::shared_ptr<NameChanges> changes;
+        uint64_t made;  ///< so many of them are, once the directory was synced
+    };
+    /// Those that the inode's names hang on: a new name is on the medium when its directory is, and
+    /// those above it are.
+    PosixResult<std::vector<UnsyncedNames>> unsynced_names(Inode& inode);
     /// Tells of damage in a layer, and gives what the user sees of it.
     UnexpectedError<Errno> broken(const Error& error) const;
 

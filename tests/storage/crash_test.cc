@@ -124,6 +124,19 @@ class CrashTest : public ::testing::Test {
         }
     }
 
+    /// Merges the layers of any view, in the background; sometimes it has an end.
+    void flatten(Random& random) {
+        const auto view =
+            std::next(views_.begin(), static_cast<ptrdiff_t>(random.below(views_.size())));
+        const auto begun = server_.flatten(view->first);
+        EXPECT_TRUE(begun) << begun.error().message;
+        if (random.one_in(4)) {
+            const auto merged = server_.flattened();
+            EXPECT_TRUE(merged) << merged.error().message;
+            merged_ += merged ? *merged : 0;
+        }
+    }
+
     /// Runs load and forks until a random moment, then `crash`.
     template <class Crash>
     void run_until_crash(Random& random, const Crash& crash) {
@@ -135,7 +148,12 @@ class CrashTest : public ::testing::Test {
         }
         const uint64_t end = 1 + random.below(kMostOperations);
         const uint64_t fork_at = random.below(2 * end);
+        uint64_t flatten_at = random.below(2 * end);
         while (operations_ < end && !HasFailure()) {
+            if (operations_ >= flatten_at) {
+                flatten_at = UINT64_MAX;
+                flatten(random);
+            }
             if (operations_ >= fork_at && forks_this_time_ == 0 && views_.size() < kMostViews) {
                 ++forks_this_time_;
                 if (random.one_in(3)) {  // the crash may hit the fork
@@ -190,6 +208,7 @@ class CrashTest : public ::testing::Test {
     std::atomic<uint64_t> operations_ = 0;
     int forks_ = 0;
     int forks_this_time_ = 0;
+    uint64_t merged_ = 0;  ///< layers, of the flattens that had an end
     Random random_{random_seed()};
 };
 
@@ -212,6 +231,7 @@ TEST_F(CrashTest, KilledServer) {
     check("at the end");
     const auto stopped = server_.stop();
     EXPECT_TRUE(stopped) << stopped.error().message;
+    RecordProperty("merged_layers", std::to_string(merged_));
 }
 
 class PowerLossTest : public CrashTest, public ::testing::WithParamInterface<const char*> {};
@@ -254,6 +274,7 @@ TEST_P(PowerLossTest, LosesNothingThatWasSynced) {
     check("at the end");
     const auto stopped = server_.stop();
     EXPECT_TRUE(stopped) << stopped.error().message;
+    RecordProperty("merged_layers", std::to_string(merged_));
 }
 
 INSTANTIATE_TEST_SUITE_P(FileSystems, PowerLossTest, ::testing::Values("ext4", "xfs"),
