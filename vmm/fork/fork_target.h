@@ -24,12 +24,15 @@ class ForkTarget {
  public:
     struct Progress {
         Synchroniser::Round round;
-        uint64_t replica_bytes = 0;  ///< memory that the copy takes, as far as is known
+        uint64_t replica_bytes = 0;  ///< memory of this host that the copy takes
+        uint64_t lag_pages = 0;      ///< written, and not in the copy yet
+        uint64_t sent_bytes = 0;     ///< over the network, since the target was made
         bool in_sync = true;         ///< nothing is left over from before the round
         bool more = false;           ///< the next round should follow at once
         std::string trouble;  ///< why it is not in sync, if that is not only a matter of time
     };
     struct Started {
+        std::string clone;  ///< its name, where that is not what was asked for
         int pid = 0;
         uint64_t first_run_ns = 0;  ///< CLOCK_MONOTONIC of this host
         uint64_t private_bytes = 0;
@@ -73,7 +76,7 @@ class ForkTarget {
     virtual std::optional<Child> take_child() = 0;
     /// The replica here that is kept in sync; null: there is none, and until the next sync()
     /// somebody else may track the machine's pages.
-    virtual Synchroniser* synchroniser() = 0;
+    virtual Synchroniser* lend_synchroniser() = 0;
 };
 
 /// Makes a target, on the thread that is to use it; may take long.

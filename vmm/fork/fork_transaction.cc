@@ -96,6 +96,9 @@ Result<void> ForkTransaction::begin_clone(const Stopwatch& trigger) {
     report_.clone_private_bytes = started.private_bytes;
     report_.clone_pid = started.pid;
     report_.disks = std::move(started.disks);
+    if (!started.clone.empty()) {
+        report_.clone = started.clone;
+    }
     return {};
 }
 

@@ -26,7 +26,7 @@ class LocalTarget final : public ForkTarget {
     int lost_fd() const override { return standby_->pidfd(); }
     pid_t pid() const override { return standby_->pid(); }
     std::optional<Child> take_child() override;
-    Synchroniser* synchroniser() override { return synchroniser_.get(); }
+    Synchroniser* lend_synchroniser() override { return synchroniser_.get(); }
 
  private:
     LocalTarget(std::unique_ptr<Synchroniser> synchroniser, std::unique_ptr<Standby> standby)

@@ -3,13 +3,12 @@
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 
 #include "base/log.h"
 #include "vmm/config/validate.h"
-#include "vmm/control/runtime_dir.h"
+#include "vmm/fork/clone_record.h"
 #include "vmm/fork/fork_transaction.h"
 #include "vmm/fork/local_target.h"
 
@@ -20,19 +19,6 @@ constexpr double kUsPerMs = 1000;
 constexpr double kRetryMs = 1000;
 /// When whoever waits for the answer of a fork has it.
 constexpr double kAtOnceMs = 1;
-
-/// A name that no guest and no clone has.
-std::string free_name(const std::string& primary) {
-    const std::string folder = RuntimeDir::find().path();
-    for (uint32_t i = 1;; ++i) {
-        std::string name = fmt::format("{}-clone-{}", primary, i);
-        const std::string base = fmt::format("{}/{}", folder, name);
-        if (::access((base + ".clone").c_str(), F_OK) != 0 &&
-            ::access((base + ".lock").c_str(), F_OK) != 0) {
-            return name;
-        }
-    }
-}
 
 }  // namespace
 
@@ -90,11 +76,16 @@ void StandbyKeeper::keep_target(std::string where, TargetFactory make, Done<void
         if (where != where_) {
             discard();
         }
-        make_ = make;
-        where_ = where;
+        const auto before = std::exchange(make_, make);
+        const auto where_before = std::exchange(where_, where);
         auto built = target_ ? Result<void>() : build();
         if (!built) {
             log::error("no standby: {}", built.error().message);
+        }
+        if (!built && where != where_before) {
+            make_ = before;
+            where_ = where_before;
+            rebuild_later(kAtOnceMs);
         }
         if (done) {
             done(std::move(built));
@@ -121,7 +112,7 @@ void StandbyKeeper::fork(ForkRequest request, Done<ForkReport> done) {
 
 void StandbyKeeper::use_synchroniser(std::function<void(Result<Synchroniser*>)> use) {
     post([this, use = std::move(use)] {
-        if (auto* const kept = target_ ? target_->synchroniser() : nullptr) {
+        if (auto* const kept = target_ ? target_->lend_synchroniser() : nullptr) {
             use(kept);
             return;
         }
@@ -146,6 +137,7 @@ void StandbyKeeper::set_phase(StandbyStatus::Phase phase, std::string error) {
     status_.forks = forks_;
     if (!target_) {
         status_.replica_bytes = status_.rounds = status_.last_dirty_pages = 0;
+        status_.lag_pages = status_.sent_bytes = 0;
         status_.last_round_us = status_.interval_ms = 0;
     }
 }
@@ -199,6 +191,8 @@ Result<void> StandbyKeeper::sync() {
         status_.last_dirty_pages = progress.round.dirty;
         status_.last_round_us = progress.round.us;
         status_.replica_bytes = progress.replica_bytes;
+        status_.lag_pages = progress.lag_pages;
+        status_.sent_bytes = progress.sent_bytes;
         status_.interval_ms = interval;
     }
     arm(progress.more ? kAtOnceMs : interval);
@@ -244,7 +238,8 @@ Result<void> StandbyKeeper::check_limits() const {
 Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Stopwatch& trigger) {
     ForkRequest named = request;
     if (named.clone.empty()) {
-        named.clone = free_name(machine_.config().name);
+        named.clone = free_clone_name(machine_.config().name);
+        named.name_is_made_up = true;
     }
     IVMM_TRY(check_guest_name(named.clone));
     IVMM_TRY(check_limits());
@@ -256,6 +251,7 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
     auto report = transaction.run(named, trigger);
     if (report) {
         report->waited_for_sync = waited_for_sync;
+        report->where = where_;
         ++forks_;
         report->fork_point = fmt::format("{}@{}", machine_.config().name, forks_);
         target_watch_.reset();
