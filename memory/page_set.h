@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -38,6 +39,17 @@ class PageSet {
             count += static_cast<uint64_t>(std::popcount(word));
         }
         return count;
+    }
+
+    /// The first page of the set from `page` on.
+    std::optional<uint64_t> next(uint64_t page) const {
+        for (size_t i = page / kPagesPerWord; i < words_.size(); ++i) {
+            const uint64_t skipped = i == page / kPagesPerWord ? page % kPagesPerWord : 0;
+            if (const uint64_t word = words_[i] & ~uint64_t{0} << skipped; word != 0) {
+                return i * kPagesPerWord + static_cast<uint64_t>(std::countr_zero(word));
+            }
+        }
+        return std::nullopt;
     }
 
     /// Calls `visit(first, count)` for each run of pages of the set, in order; a run does not cross

@@ -75,6 +75,27 @@ uint64_t Replica::update(const GuestMemory& memory, const PageSet& pages) {
     return copied;
 }
 
+void Replica::store(uint64_t first, ConstByteSpan content) {
+    for (; !content.empty(); content = content.subspan(kPageSize), ++first) {
+        populated_.insert(first);
+        std::copy_n(content.data(), kPageSize, base_ + first * kPageSize);
+    }
+}
+
+Result<std::unique_ptr<Replica>> Replica::copy() const {
+    IVMM_ASSIGN(auto other, create(size_));
+    void* const mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd_.get(), 0);
+    if (mapped == MAP_FAILED) {
+        return fail_errno("cannot map a replica of {} bytes", size_);
+    }
+    const auto* const from = static_cast<const std::byte*>(mapped);
+    populated_.for_each_run([&](uint64_t first, uint64_t count) {
+        other->store(first, {from + first * kPageSize, count * kPageSize});
+    });
+    ::munmap(mapped, size_);
+    return other;
+}
+
 Result<void> Replica::seal() {
     ::munmap(std::exchange(base_, nullptr), size_);
     if (::fcntl(fd_.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) != 0) {

@@ -32,6 +32,11 @@ class Replica {
     /// they have held something else. Gives the number of pages that had to be copied.
     uint64_t update(const GuestMemory& memory, const PageSet& pages);
 
+    /// Takes the pages from `first` on from `content`, whole pages within the replica. As update().
+    void store(uint64_t first, ConstByteSpan content);
+    /// Another replica with the same content; also after seal().
+    Result<std::unique_ptr<Replica>> copy() const;
+
     /// From now on nobody can change the image (F_SEAL_WRITE); update() must not be called again.
     Result<void> seal();
 

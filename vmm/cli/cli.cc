@@ -76,6 +76,8 @@ int run_command_line(int argc, char** argv) {
     add_rm(app, action);
     add_console(app, action);
     add_standby(app, action);
+    add_replicate(app, action);
+    add_keys(app, action);
     add_fork(app, action);
     add_standby_process(app, action);
     add_overlay(app, action);

@@ -35,6 +35,8 @@ void add_rm(CLI::App& app, Action& action);
 void add_console(CLI::App& app, Action& action);
 void add_fork(CLI::App& app, Action& action);
 void add_standby(CLI::App& app, Action& action);
+void add_replicate(CLI::App& app, Action& action);
+void add_keys(CLI::App& app, Action& action);
 void add_standby_process(CLI::App& app, Action& action);
 void add_overlay(CLI::App& app, Action& action);
 

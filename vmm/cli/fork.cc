@@ -28,8 +28,10 @@ void show(const Json& report) {
     if (report.value("waited_for_sync", false)) {
         say("there was no standby in sync: the memory was copied first (`ivmm standby` keeps one)");
     }
-    print("clone {} runs since {:.2f} ms after the call (process {})\n", clone,
-          ms("trigger_to_run_us"), report.value("clone_pid", 0));
+    const std::string where = report.value("where", "");
+    print("clone {} runs{} since {:.2f} ms after the call (process {})\n", clone,
+          where.empty() ? "" : " at " + where, ms("trigger_to_run_us"),
+          report.value("clone_pid", 0));
     print(
         "the guest stood still for {:.3f} ms: {} pages of memory {:.3f}, state {:.3f}, disks "
         "{:.3f}\n",
@@ -51,9 +53,9 @@ void show(const Json& report) {
         }
     }
     print(
-        "`ivmm console {}` shows its console, `ivmm stop {}` ends it, `ivmm rm {}` removes its "
+        "{}`ivmm console {}` shows its console, `ivmm stop {}` ends it, `ivmm rm {}` removes its "
         "disks\n",
-        clone, clone, clone);
+        where.empty() ? "" : "there, ", clone, clone, clone);
 }
 
 /// What can be said without the guest.

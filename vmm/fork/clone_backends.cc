@@ -12,14 +12,15 @@ constexpr size_t kDiskDepth = 128;
 
 Backends CloneBackends::backends() {
     const auto disk = [this](const DiskConfig& config) -> Result<std::unique_ptr<BlockBackend>> {
-        if (config.read_only) {
+        if (config.read_only && !all_late_) {
             disks_.push_back(nullptr);
             return open_host_disk(config);
         }
         if (disks_.size() >= disk_sizes_.size()) {
             return fail("nobody has said how large disk {} is", config.path);
         }
-        IVMM_ASSIGN(auto late, LateDisk::create(disk_sizes_[disks_.size()], false, kDiskDepth));
+        IVMM_ASSIGN(auto late,
+                    LateDisk::create(disk_sizes_[disks_.size()], config.read_only, kDiskDepth));
         disks_.push_back(late.get());
         return std::unique_ptr<BlockBackend>(std::move(late));
     };
@@ -65,7 +66,8 @@ Result<void> CloneBackends::plug_disks(KvmMachine& machine, const std::vector<st
         }
         Result<void> plugged;
         machine.on_device_loop([&] {
-            auto disk = open_host_disk({.path = paths[i], .read_only = false, .serial = {}});
+            auto disk = open_host_disk(
+                {.path = paths[i], .read_only = disks_[i]->read_only(), .serial = {}});
             plugged = disk ? disks_[i]->plug(*std::move(disk))
                            : Result<void>(Unexpected{std::move(disk).error()});
         });

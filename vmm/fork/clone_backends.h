@@ -11,12 +11,14 @@
 namespace ivmm {
 
 /// The backends of a clone that waits for its fork: its disks do not exist yet, and nobody knows
-/// its network. Read-only disks are those of the primary. Must outlive the machine that is made
-/// with them. The thread that the machine is controlled from.
+/// its network. Read-only disks are those of the primary, where those can be had. Must outlive the
+/// machine that is made with them. The thread that the machine is controlled from.
 class CloneBackends {
  public:
-    /// `disk_sizes`: bytes, of each disk of the configuration.
-    explicit CloneBackends(std::vector<uint64_t> disk_sizes) : disk_sizes_(std::move(disk_sizes)) {}
+    /// `disk_sizes`: bytes, of each disk of the configuration. `all_late`: read-only disks are not
+    /// there yet either.
+    CloneBackends(std::vector<uint64_t> disk_sizes, bool all_late)
+        : disk_sizes_(std::move(disk_sizes)), all_late_(all_late) {}
 
     /// For the machine's creation; must not outlive this.
     Backends backends();
@@ -29,7 +31,8 @@ class CloneBackends {
 
  private:
     std::vector<uint64_t> disk_sizes_;
-    std::vector<LateDisk*> disks_;  // owned by the devices; null: a read-only disk
+    bool all_late_;
+    std::vector<LateDisk*> disks_;  // owned by the devices; null: a disk of the primary
     std::vector<NetPlug*> nets_;    // owned by the devices
 };
 

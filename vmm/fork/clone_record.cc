@@ -192,6 +192,18 @@ Result<CloneRecord> read_clone_record(const std::string& clone) {
     return record;
 }
 
+std::string free_clone_name(const std::string& primary) {
+    const std::string folder = RuntimeDir::find().path();
+    for (uint32_t i = 1;; ++i) {
+        std::string name = fmt::format("{}-clone-{}", primary, i);
+        const std::string base = fmt::format("{}/{}", folder, name);
+        if (::access((base + ".clone").c_str(), F_OK) != 0 &&
+            ::access((base + ".lock").c_str(), F_OK) != 0) {
+            return name;
+        }
+    }
+}
+
 std::vector<std::string> clone_names() {
     std::set<std::string> names;
     std::error_code error;

@@ -20,9 +20,9 @@ struct CloneView {
 };
 
 struct CloneDisk {
-    std::string method;  ///< "overlay", "reflink", "copy" or "shared"
+    std::string method;  ///< "overlay", "reflink", "copy", "shared" or "sent" (by another host)
     std::string source;  ///< the primary's
-    std::string path;    ///< the clone's; a "reflink" or "copy" is a file of the clone's own
+    std::string path;    ///< the clone's; a "reflink", "copy" or "sent" is a file of its own
     bool operator==(const CloneDisk&) const = default;
 };
 
@@ -51,6 +51,9 @@ Result<void> write_clone_record(const CloneRecord& record);
 /// The record of a clone. Of one whose fork was broken off before it had a record: one that names
 /// nothing. Errors: there is no such clone; the file is damaged.
 Result<CloneRecord> read_clone_record(const std::string& clone);
+
+/// A name for a clone of this guest that no guest and no clone has.
+std::string free_clone_name(const std::string& primary);
 
 /// The names of all clones of which something is there, sorted.
 std::vector<std::string> clone_names();

@@ -161,7 +161,7 @@ Result<void> remove_claimed_clone_disks(const CloneRecord& record, bool force) {
         }
     }
     for (const auto& disk : record.disks) {
-        if (disk.method == "reflink" || disk.method == "copy") {
+        if (disk.method == "reflink" || disk.method == "copy" || disk.method == "sent") {
             step(remove_file(disk.path));
         }
     }

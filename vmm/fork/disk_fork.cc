@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <ctime>
 #include <map>
 #include <tuple>
 
 #include "base/log.h"
+#include "base/utc_time.h"
 #include "vmm/config/validate.h"
 #include "vmm/fork/clone_removal.h"
 #include "vmm/overlay/mount_table.h"
@@ -23,14 +23,6 @@ constexpr const char* kOverlay = "overlay";
 constexpr const char* kReflink = "reflink";
 constexpr const char* kCopy = "copy";
 constexpr const char* kShared = "shared";
-
-std::string now() {
-    const std::time_t seconds = std::time(nullptr);
-    std::tm utc{};
-    ::gmtime_r(&seconds, &utc);
-    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1,
-                       utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec);
-}
 
 /// Refuses the name of a clone that is there; whoever has the claim may take an empty folder.
 Result<void> check_is_new(const std::string& clone) {
@@ -73,7 +65,7 @@ Result<std::unique_ptr<DiskFork>> DiskFork::prepare(const std::vector<DiskConfig
     std::unique_ptr<DiskFork> self(new DiskFork(std::move(claim)));
     self->record_.clone = clone;
     self->record_.primary = primary;
-    self->record_.created = now();
+    self->record_.created = utc_time();
     for (const auto& disk : disks) {
         IVMM_TRY(self->add(disk));
     }

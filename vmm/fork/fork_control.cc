@@ -29,6 +29,9 @@ Json to_json(const StandbyStatus& status) {
     return {{"phase", phase_name(status.phase)},
             {"error", status.error},
             {"pid", status.pid},
+            {"where", status.where},
+            {"lag_pages", status.lag_pages},
+            {"sent_bytes", status.sent_bytes},
             {"replica_bytes", status.replica_bytes},
             {"rounds", status.rounds},
             {"last_dirty_pages", status.last_dirty_pages},
@@ -57,6 +60,7 @@ Json to_json(const ForkReport& report) {
                             {"disks", to_json(sibling.disks)}});
     }
     return {{"clone", report.clone},
+            {"where", report.where},
             {"clone_pid", report.clone_pid},
             {"fork_point", report.fork_point},
             {"waited_for_sync", report.waited_for_sync},

@@ -11,9 +11,10 @@ namespace ivmm {
 
 /// What whoever asks for a fork may choose.
 struct ForkRequest {
-    std::string clone;            ///< its name; empty: one is made up
-    std::vector<NetConfig> nets;  ///< cables of the clone's first network devices
-    uint32_t clones = 1;          ///< of this instant; the others are CLONE-2, …, without cables
+    std::string clone;             ///< its name; empty: one is made up
+    bool name_is_made_up = false;  ///< it may be another one, where it is taken
+    std::vector<NetConfig> nets;   ///< cables of the clone's first network devices
+    uint32_t clones = 1;           ///< of this instant; the others are CLONE-2, …, without cables
 };
 
 /// What came of it. Times in microseconds.
@@ -23,6 +24,7 @@ struct ForkReport {
         std::string method;
     };
     std::string clone;
+    std::string where;  ///< "HOST:PORT" of the host that it runs on; empty: this one
     int clone_pid = 0;
     std::string fork_point;
     bool waited_for_sync = false;  ///< there was no standby in sync at the trigger
@@ -63,9 +65,11 @@ struct StandbyStatus {
     uint64_t rounds = 0;            ///< since the replica was begun
     uint64_t last_dirty_pages = 0;  ///< of the last round
     double last_round_us = 0;
-    double interval_ms = 0;  ///< between two rounds
-    uint64_t forks = 0;      ///< successful ones
-    uint32_t clones = 0;     ///< that run
+    double interval_ms = 0;   ///< between two rounds
+    uint64_t lag_pages = 0;   ///< not yet at a standby on another host
+    uint64_t sent_bytes = 0;  ///< to it
+    uint64_t forks = 0;       ///< successful ones
+    uint32_t clones = 0;      ///< that run
 };
 
 }  // namespace ivmm

@@ -25,12 +25,15 @@ class ForkTarget {
  public:
     struct Progress {
         Synchroniser::Round round;
-        uint64_t replica_bytes = 0;  ///< memory that the copy takes, as far as is known
+        uint64_t replica_bytes = 0;  ///< memory of this host that the copy takes
+        uint64_t lag_pages = 0;      ///< written, and not in the copy yet
+        uint64_t sent_bytes = 0;     ///< over the network, since the target was made
         bool in_sync = true;         ///< nothing is left over from before the round
         bool more = false;           ///< the next round should follow at once
         std::string trouble;  ///< why it is not in sync, if that is not only a matter of time
     };
     struct Started {
+        std::string clone;  ///< its name, where that is not what was asked for
         int pid = 0;
         uint64_t first_run_ns = 0;  ///< CLOCK_MONOTONIC of this host
         uint64_t private_bytes = 0;
@@ -75,9 +78,13 @@ class ForkTarget {
     virtual pid_t pid() const = 0;
     /// After start(), once: who the clone is, if it is a child of this process.
     virtual std::optional<Child> take_child() = 0;
+    /// The image that the clone will have, open for reading: for more clones of the same instant.
+    virtual Result<UniqueFd> open_image() const {
+        return fail("several clones of one fork can only be had on the primary's host");
+    }
     /// The replica here that is kept in sync; null: there is none, and until the next sync()
     /// somebody else may track the machine's pages.
-    virtual Synchroniser* synchroniser() = 0;
+    virtual Synchroniser* lend_synchroniser() = 0;
 };
 
 /// Lets the clone of a process on this host run.

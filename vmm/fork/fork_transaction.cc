@@ -50,14 +50,8 @@ Result<void> ForkTransaction::prepare(const ForkRequest& request) {
 }
 
 Result<void> ForkTransaction::launch_siblings(const ForkRequest& request) {
-    if (request.clones <= 1) {
-        return {};
-    }
-    if (target_.synchroniser() == nullptr) {
-        return fail("several clones of one fork can only be had on the primary's host");
-    }
     for (uint32_t i = 2; i <= request.clones; ++i) {
-        IVMM_ASSIGN(auto image, target_.synchroniser()->replica().open_for_reading());
+        IVMM_ASSIGN(auto image, target_.open_image());
         IVMM_ASSIGN(auto sibling,
                     SiblingClone::launch(program_, machine_.config(), std::move(image),
                                          fmt::format("{}-{}", request.clone, i)));
@@ -145,6 +139,9 @@ Result<void> ForkTransaction::begin_clone(const Stopwatch& trigger) {
     report_.clone_private_bytes = started.private_bytes;
     report_.clone_pid = started.pid;
     report_.disks = std::move(started.disks);
+    if (!started.clone.empty()) {
+        report_.clone = started.clone;
+    }
     if (auto child = target_.take_child()) {
         children_.push_back(*std::move(child));
     }

@@ -29,7 +29,10 @@ class LocalTarget final : public ForkTarget {
     int lost_fd() const override { return standby_->pidfd(); }
     pid_t pid() const override { return standby_->pid(); }
     std::optional<Child> take_child() override;
-    Synchroniser* synchroniser() override { return synchroniser_.get(); }
+    Result<UniqueFd> open_image() const override {
+        return synchroniser_->replica().open_for_reading();
+    }
+    Synchroniser* lend_synchroniser() override { return synchroniser_.get(); }
 
  private:
     LocalTarget(Machine& machine, std::string program) : machine_(machine), program_(program) {}

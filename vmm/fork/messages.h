@@ -34,13 +34,14 @@ enum class MessageType : uint32_t {
 /// With a descriptor of the memory image, open for reading.
 struct HelloMessage {
     static constexpr MessageType kType = MessageType::kHello;
-    static constexpr uint32_t kVersion = 1;
+    static constexpr uint32_t kVersion = 2;
     GuestConfig config;
     std::vector<uint64_t> disk_sizes;  ///< bytes, of each disk of the configuration
+    bool all_disks_late = false;       ///< read-only disks also are not there before Start
 
     template <class Visitor, class Self>
     static void fields(Visitor& visit, Self& self) {
-        visit(self.config, self.disk_sizes);
+        visit(self.config, self.disk_sizes, self.all_disks_late);
     }
 };
 

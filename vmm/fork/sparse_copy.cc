@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <functional>
 #include <memory>
 
 namespace ivmm {
@@ -21,33 +20,12 @@ constexpr size_t kBufferSize = size_t{1} << 20;
 constexpr uint64_t kProbe = uint64_t{1} << 20;
 
 Result<off_t> size_of(int file) {
-    struct stat info {};
-    if (::fstat(file, &info) != 0) {
+    // Of a block device, fstat(2) does not tell.
+    const off_t size = ::lseek(file, 0, SEEK_END);
+    if (size < 0) {
         return fail_errno("cannot find the size of the file");
     }
-    return info.st_size;
-}
-
-/// Calls `use(begin, end)` for each range that is no hole.
-Result<void> for_each_data(int source,
-                           const std::function<Result<void>(off_t begin, off_t end)>& use) {
-    IVMM_ASSIGN(const off_t size, size_of(source));
-    off_t at = 0;
-    while (at < size) {
-        off_t begin = ::lseek(source, at, SEEK_DATA);
-        if (begin < 0 && errno == ENXIO) {
-            return {};  // a hole up to the end
-        }
-        if (begin < 0 && errno != EINVAL && errno != EOPNOTSUPP) {
-            return fail_errno("cannot find the data of the file");
-        }
-        off_t end = begin < 0 ? size : ::lseek(source, begin, SEEK_HOLE);
-        begin = std::max(begin, at);
-        end = end <= begin ? size : std::min(end, size);
-        IVMM_TRY(use(begin, end));
-        at = end;
-    }
-    return {};
+    return size;
 }
 
 Result<void> write_all(int target, const std::byte* data, size_t size, off_t at) {
@@ -124,6 +102,27 @@ Result<void> copy_range(int source, int target, off_t begin, off_t end) {
 }
 
 }  // namespace
+
+Result<void> for_each_data(int source,
+                           const std::function<Result<void>(off_t begin, off_t end)>& use) {
+    IVMM_ASSIGN(const off_t size, size_of(source));
+    off_t at = 0;
+    while (at < size) {
+        off_t begin = ::lseek(source, at, SEEK_DATA);
+        if (begin < 0 && errno == ENXIO) {
+            return {};  // a hole up to the end
+        }
+        if (begin < 0 && errno != EINVAL && errno != EOPNOTSUPP) {
+            return fail_errno("cannot find the data of the file");
+        }
+        off_t end = begin < 0 ? size : ::lseek(source, begin, SEEK_HOLE);
+        begin = std::max(begin, at);
+        end = end <= begin ? size : std::min(end, size);
+        IVMM_TRY(use(begin, end));
+        at = end;
+    }
+    return {};
+}
 
 Result<uint64_t> data_bytes(int source) {
     uint64_t bytes = 0;

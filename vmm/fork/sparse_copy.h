@@ -1,12 +1,19 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
+#include <functional>
 
 #include "base/result.h"
 
 /// Copies of files within a file system. Both files are open descriptors, which the caller owns;
 /// whoever calls is the only one to use the position of `source`.
 namespace ivmm {
+
+/// Calls `use(begin, end)` for each range that is no hole, up to the first error.
+Result<void> for_each_data(int source,
+                           const std::function<Result<void>(off_t begin, off_t end)>& use);
 
 /// How many bytes of the file are not holes.
 Result<uint64_t> data_bytes(int source);

@@ -79,6 +79,11 @@ Result<std::unique_ptr<Standby>> Standby::launch(const std::string& program,
     HelloMessage hello;
     hello.config = config;
     IVMM_ASSIGN(hello.disk_sizes, disk_sizes(config));
+    return launch(program, hello, std::move(image));
+}
+
+Result<std::unique_ptr<Standby>> Standby::launch(const std::string& program,
+                                                 const HelloMessage& hello, UniqueFd image) {
     std::array<int, 2> pair{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0) {
         return fail_errno("cannot create a socket pair");

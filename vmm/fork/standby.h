@@ -24,6 +24,9 @@ class Standby {
     /// written to it until start().
     static Result<std::unique_ptr<Standby>> launch(const std::string& program,
                                                    const GuestConfig& config, UniqueFd image);
+    /// The same, of a guest of another host.
+    static Result<std::unique_ptr<Standby>> launch(const std::string& program,
+                                                   const HelloMessage& hello, UniqueFd image);
     Standby(const Standby&) = delete;
     Standby& operator=(const Standby&) = delete;
     ~Standby();

@@ -3,14 +3,13 @@
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <ctime>
 
 #include "base/log.h"
 #include "vmm/config/validate.h"
-#include "vmm/control/runtime_dir.h"
+#include "vmm/fork/clone_record.h"
 #include "vmm/fork/fork_transaction.h"
 #include "vmm/fork/local_target.h"
 
@@ -27,19 +26,6 @@ double thread_cpu_us() {
     timespec time{};
     ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
     return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_nsec) / 1e3;
-}
-
-/// A name that no guest and no clone has.
-std::string free_name(const std::string& primary) {
-    const std::string folder = RuntimeDir::find().path();
-    for (uint32_t i = 1;; ++i) {
-        std::string name = fmt::format("{}-clone-{}", primary, i);
-        const std::string base = fmt::format("{}/{}", folder, name);
-        if (::access((base + ".clone").c_str(), F_OK) != 0 &&
-            ::access((base + ".lock").c_str(), F_OK) != 0) {
-            return name;
-        }
-    }
 }
 
 }  // namespace
@@ -98,11 +84,17 @@ void StandbyKeeper::keep_target(std::string where, TargetFactory make, Done<void
         if (where != where_) {
             discard();
         }
-        make_ = make;
-        where_ = where;
+        const auto before = std::exchange(make_, make);
+        const auto where_before = std::exchange(where_, where);
         auto built = is_ready() ? Result<void>() : build();
         if (!built) {
             log::error("no standby: {}", built.error().message);
+        }
+        if (!built && where != where_before) {
+            make_ = before;
+            where_ = where_before;
+            set_phase(make_ ? StandbyStatus::Phase::kBuilding : StandbyStatus::Phase::kNone);
+            arm(make_ ? kAtOnceMs : 0);
         }
         if (done) {
             done(std::move(built));
@@ -137,7 +129,7 @@ void StandbyKeeper::use_synchroniser(std::function<void(Result<Synchroniser*>)> 
             discard();
             arm(make_ ? kAtOnceMs : 0);  // when this is done
         }
-        if (auto* const kept = target_ ? target_->synchroniser() : nullptr) {
+        if (auto* const kept = target_ ? target_->lend_synchroniser() : nullptr) {
             use(kept);
             return;
         }
@@ -162,6 +154,7 @@ void StandbyKeeper::set_phase(StandbyStatus::Phase phase, std::string error) {
     status_.forks = forks_;
     if (!is_ready()) {
         status_.replica_bytes = status_.rounds = status_.last_dirty_pages = 0;
+        status_.lag_pages = status_.sent_bytes = 0;
         status_.last_round_us = status_.interval_ms = 0;
     }
 }
@@ -227,6 +220,8 @@ Result<void> StandbyKeeper::sync() {
         status_.last_dirty_pages = progress.round.dirty;
         status_.last_round_us = progress.round.us;
         status_.replica_bytes = progress.replica_bytes;
+        status_.lag_pages = progress.lag_pages;
+        status_.sent_bytes = progress.sent_bytes;
         status_.interval_ms = interval;
     }
     arm(progress.more ? kAtOnceMs : interval);
@@ -272,7 +267,8 @@ Result<void> StandbyKeeper::check_limits(uint32_t more) const {
 Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Stopwatch& trigger) {
     ForkRequest named = request;
     if (named.clone.empty()) {
-        named.clone = free_name(machine_.config().name);
+        named.clone = free_clone_name(machine_.config().name);
+        named.name_is_made_up = true;
     }
     IVMM_TRY(check_guest_name(named.clone));
     IVMM_TRY(check_limits(named.clones));
@@ -284,6 +280,7 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
     auto report = transaction.run(named, trigger);
     if (report) {
         report->waited_for_sync = waited_for_sync;
+        report->where = where_;
         ++forks_;
         report->fork_point = fmt::format("{}@{}", machine_.config().name, forks_);
         target_watch_.reset();  // it is the clone's process now

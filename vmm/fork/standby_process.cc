@@ -60,7 +60,7 @@ Result<Standing> build(Channel& channel) {
     IVMM_ASSIGN(standing.service, GuestService::create());
     IVMM_ASSIGN(auto memory,
                 GuestMemory::map_image(std::move(descriptors.front()), hello.config.memory_bytes));
-    standing.backends = std::make_unique<CloneBackends>(hello.disk_sizes);
+    standing.backends = std::make_unique<CloneBackends>(hello.disk_sizes, hello.all_disks_late);
     IVMM_ASSIGN(standing.machine, KvmMachine::create_empty(hello.config, std::move(memory),
                                                            standing.backends->backends(),
                                                            standing.service->console()));

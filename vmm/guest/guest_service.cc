@@ -10,6 +10,7 @@
 #include "vmm/control/guest_control.h"
 #include "vmm/fork/fork_control.h"
 #include "vmm/fork/standby_keeper.h"
+#include "vmm/peer/peer_control.h"
 #include "vmm/snapshot/snapshot_control.h"
 
 namespace ivmm {
@@ -31,6 +32,7 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
     });
     IVMM_ASSIGN(auto keeper, StandbyKeeper::create(*machine, *loop_));
     const ForkControl forks(*keeper, server_, *loop_);
+    IVMM_ASSIGN(const auto peers, peer::PeerControl::create(*machine, *keeper, server_));
     SnapshotControl snapshots(*machine, *keeper, server_, *loop_);
     IVMM_ASSIGN(auto listener, lock->listen());
     IVMM_TRY(server_.listen(std::move(listener)));
@@ -69,6 +71,7 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
     loop_->run();
 
     snapshots.cancel();
+    peers->cancel();
     keeper.reset();
     machine.reset();
     lock.reset();

@@ -1,9 +1,9 @@
 #include "vmm/snapshot/snapshot_transaction.h"
 
 #include <algorithm>
-#include <ctime>
 #include <filesystem>
 
+#include "base/utc_time.h"
 #include "vmm/fork/stopwatch.h"
 #include "vmm/snapshot/snapshot_disks.h"
 
@@ -12,14 +12,6 @@ namespace {
 
 Unexpected at_step(Error error, const char* step) {
     return annotate(std::move(error), step);
-}
-
-std::string now() {
-    const std::time_t seconds = std::time(nullptr);
-    std::tm utc{};
-    ::gmtime_r(&seconds, &utc);
-    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1,
-                       utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec);
 }
 
 /// What the disks of a snapshot are called: the guest's name and the folder's, as far as a guest's
@@ -164,7 +156,7 @@ Result<void> SnapshotTransaction::write(const SnapshotRequest& request,
     }
     SnapshotGuest& guest = snapshot_.guest;
     guest.id = new_snapshot_id();
-    guest.created = now();
+    guest.created = utc_time();
     guest.config = machine_.config();
     for (size_t i = 0; i < guest.disks.size(); ++i) {
         guest.config.disks[i].path = guest.disks[i].path;

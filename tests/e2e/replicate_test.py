@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""Forks to another host: memory and disks of primary and clone, links that are slow or cut, hosts
+that are not to be trusted."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import time
+import unittest
+
+import harness
+import two_hosts
+
+LISTEN = f"{two_hosts.ADDRESSES[1]}:{two_hosts.PORT}"
+
+
+class ReplicateTest(unittest.TestCase):
+    def setUp(self):
+        self.pair = two_hosts.Pair()
+        self.addCleanup(self.pair.close)
+        self.first, self.second = self.pair.first, self.pair.second
+
+    # Steps that several tests have in common.
+
+    def listen(self, *arguments):
+        listener = self.second.program("standby", "--listen", LISTEN, "--key", self.second.keys,
+                                       *arguments)
+        self.addCleanup(listener.close)
+        listener.wait_for("standbys for other hosts")
+        return listener
+
+    def start(self, guest, *arguments, cmdline=""):
+        main = harness.Guest(
+            self.first, "main", "--no-acpi", "--kernel", harness.GUESTS / f"{guest}.elf",
+            *arguments, "--cmdline", cmdline,
+        )
+        self.addCleanup(main.close)
+        return main
+
+    def start_writer(self, memory="64M", rate=50, size=16, *arguments):
+        main = self.start("dirty", "--mem", memory, *arguments, cmdline=(
+            f"op=verify interval_ms=50 start=8 size={size} fill=1 rate={rate} stride=0"))
+        main.wait_for("generation=")
+        return main
+
+    def replicate(self, code=0):
+        done = self.first.ivmm("replicate", "main", LISTEN, "--key", self.first.keys)
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        print((done.stdout + done.stderr).strip(), flush=True)
+        return done.stderr if code else done.stdout
+
+    def status(self):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.first.path / "ivmm" / "main.sock"))
+            client.sendall(b'{"jsonrpc":"2.0","id":1,"method":"standby.status"}\n')
+            return json.loads(client.makefile().readline())["result"]
+
+    def wait_in_sync(self):
+        self.assertTrue(harness.eventually(lambda: self.status()["phase"] == "in-sync", 60),
+                        self.status())
+
+    def fork(self, *arguments):
+        done = self.first.ivmm("fork", "main", "--json", *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        print(
+            f"{report['clone']} at {report['where']}: pause {report['pause_us']:.0f} µs"
+            f" ({report['residual_pages']} pages {report['residual_copy_us']:.0f}, state"
+            f" {report['state_us']:.0f}, disks {report['disk_fork_us']:.0f}), {report['rounds']}"
+            f" rounds, runs after {report['trigger_to_run_us'] / 1000:.1f} ms", flush=True)
+        self.assertEqual(report["where"], LISTEN)
+        return report
+
+    def clone(self, *arguments):
+        report = self.fork(*arguments)
+        console = self.second.program("console", report["clone"])
+        console.report = report
+        console.name = report["clone"]
+        self.addCleanup(console.close)
+        return console
+
+    def end(self, clone):
+        self.assertEqual(self.second.ivmm("stop", clone.name).returncode, 0)
+        clone.wait_end()
+        done = self.second.ivmm("rm", clone.name)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def assert_passes(self, console, passes=2, since=0):
+        """The guest goes over its memory so many times more, and finds it as it should be."""
+        first = []
+
+        def enough():
+            reports = re.findall(r"generation=(\d+) .* errors=(\d+)", console.console[since:])
+            if reports:
+                self.assertEqual({errors for _, errors in reports}, {"0"}, console.console)
+                first.append(int(reports[0][0]))
+                return int(reports[-1][0]) >= first[0] + passes
+            return False
+
+        self.assertTrue(harness.eventually(enough), console.console + console.log)
+
+    def assert_main_is_well(self, main):
+        self.assertEqual(main.status()["state"], "running")
+        self.assert_passes(main, since=len(main.console))
+
+    def assert_nothing_left(self, *but):
+        """Once the guest and all clones have ended."""
+        for host in (self.first, self.second):
+            host.ivmm("ls")
+            self.assertEqual([n for n in host.leftovers() if n not in but and n != "overlay"], [])
+            self.assertEqual([p for p in host.disks.iterdir() if p.name != "stores"], [])
+
+    # What works.
+
+    def test_clones_follow_each_other(self):
+        listener = self.listen()
+        main = self.start_writer(rate=100)
+        self.assertIn("in sync", self.replicate())
+        for _ in range(5):
+            self.wait_in_sync()
+            clone = self.clone()
+            self.assertFalse(clone.report["waited_for_sync"])
+            self.assertEqual(self.second.guests(), [clone.name])
+            self.assert_passes(clone)
+            self.assert_main_is_well(main)
+            self.end(clone)
+        # What the next ones begin with is a copy at the other host: little is sent again.
+        sent = self.status()["sent_bytes"]
+        print(f"{sent >> 20} MiB sent in all", flush=True)
+        clone = self.clone("--name", "trap")
+        listener.process.send_signal(signal.SIGTERM)
+        self.assertEqual(listener.wait_end(), 0)
+        self.assert_passes(clone, since=len(clone.console))
+        self.assert_main_is_well(main)
+        self.end(clone)
+        self.first.ivmm("stop", "main")
+        self.assertEqual(main.wait_end(), 0)
+        self.assert_nothing_left()
+
+    def test_two_cpus_and_memory_beyond_four_gigabytes(self):
+        self.listen()
+        main = self.start("dirty", "--mem", "4G", "--cpus", "2", cmdline=(
+            "op=verify interval_ms=50 cpus=2 start=4G size=32 fill=1 rate=50 stride=0"))
+        main.wait_for("generation=")
+        self.replicate()
+        clone = self.clone()
+        self.assert_passes(clone)
+        self.assert_main_is_well(main)
+        self.end(clone)
+
+    def check_disk(self, method, *listen):
+        """A guest that writes all over its disk and reads it back, again and again."""
+        disk = self.first.disks / "disk.img"
+        disk.write_bytes(bytes(4 << 20))
+        self.listen("--disks", self.second.disks, *listen)
+        main = self.start("blk", "--mem", "64M", "--disk", disk,
+                          cmdline="op=verify passes=0 n=256 bs=4096 qd=16")
+        main.wait_for("op=check")
+        self.replicate()
+        for _ in range(3):
+            self.wait_in_sync()
+            clone = self.clone()
+            self.assertEqual([d["method"] for d in clone.report["disks"]], [method])
+            clone_disk = pathlib.Path(clone.report["disks"][0]["path"])
+            self.assertTrue(clone_disk.exists())
+            for console, since in ((clone, 0), (main, len(main.console))):
+                self.assertTrue(
+                    harness.eventually(lambda: console.console[since:].count("op=check") >= 3),
+                    console.console + console.log)
+                self.assertNotIn("FAILED", console.console)
+                self.assertEqual(set(re.findall(r"errors=(\d+)", console.console)), {"0"})
+            self.end(clone)
+            self.assertFalse(clone_disk.exists())
+            self.first.ivmm("rm", "--all")
+        self.first.ivmm("stop", "main")
+        self.assertEqual(main.wait_end(), 0)
+        disk.unlink()
+        self.assert_nothing_left()
+
+    def test_a_disk_is_sent(self):
+        self.check_disk("sent")
+
+    # Links.
+
+    def test_a_slow_link(self):
+        self.pair.shape("delay", "20ms", "rate", "50mbit")
+        self.listen()
+        main = self.start_writer(rate=2, size=16)
+        self.replicate()
+        for _ in range(2):
+            clone = self.clone()
+            self.assertLess(clone.report["residual_pages"], 4097)
+            self.assert_passes(clone)
+            self.assert_main_is_well(main)
+            self.end(clone)
+
+    def test_a_link_that_is_too_slow(self):
+        self.listen()
+        main = self.start_writer(rate=0, size=48)
+        self.replicate()
+        self.pair.shape("delay", "5ms", "rate", "2mbit")
+        done = self.first.ivmm("fork", "main")
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("than the link carries", done.stderr)
+        print(done.stderr.strip(), flush=True)
+        self.assert_main_is_well(main)
+        self.pair.unshape()
+
+    def test_a_link_that_is_cut_in_the_middle_of_the_first_copy(self):
+        self.pair.shape("delay", "5ms", "rate", "100mbit")
+        self.listen()
+        main = self.start("dirty", "--mem", "128M", cmdline=(
+            "op=verify interval_ms=50 start=8 size=96 fill=1 rate=1 stride=0"))
+        main.wait_for("generation=")
+        with self.first.program("replicate", "main", LISTEN, "--key", self.first.keys) as call:
+            self.assertTrue(harness.eventually(lambda: self.status()["sent_bytes"] > 20 << 20))
+            self.pair.cut()
+            before = self.status()
+            time.sleep(15)
+            self.assertEqual(self.status()["phase"], "building")
+            self.assertNotEqual(self.status()["error"], "")
+            self.assert_main_is_well(main)
+            self.pair.join()
+            self.assertEqual(call.wait_end(120), 0, call.log)
+        after = self.status()
+        print(f"cut after {before['sent_bytes'] >> 20} MiB, {after['sent_bytes'] >> 20} MiB in all",
+              flush=True)
+        # Not begun anew: all that had arrived is still there.
+        self.assertLess(after["sent_bytes"], before["sent_bytes"] + before["lag_pages"] * 4096
+                        + (24 << 20))
+        clone = self.clone()
+        self.assert_passes(clone)
+        self.end(clone)
+
+
+if __name__ == "__main__":
+    harness.require_kvm()
+    harness.enter_own_network()
+    harness.main()
