@@ -1,11 +1,12 @@
 """Two hosts in one: each with a network namespace, a runtime folder, keys and disks of its own,
 joined by a pair of veth devices. The tests' own process is on the first."""
 
-import json
 import os
-import pathlib
+import queue
+import socket
 import subprocess
-import tempfile
+import threading
+import time
 
 import harness
 
@@ -54,6 +55,7 @@ class Pair:
     """Both hosts and the link between them."""
 
     def __init__(self):
+        self._export = None
         self.holder = subprocess.Popen(["unshare", "-n", "sleep", "infinity"])
         harness.eventually(lambda: self._network() != os.readlink("/proc/self/ns/net"))
         pid = self.holder.pid
@@ -70,12 +72,13 @@ class Pair:
     def _network(self):
         return os.readlink(f"/proc/{self.holder.pid}/ns/net")
 
-    def shape(self, *netem):
-        """Delay and rate, as `tc netem` has them, in both directions."""
+    def slow_down(self, rate):
+        """To a rate as tc(8) has it ("50mbit"), in both directions."""
         for prefix in ([], self.second.prefix()):
-            run(*prefix, "tc", "qdisc", "replace", "dev", "link0", "root", "netem", *netem)
+            run(*prefix, "tc", "qdisc", "replace", "dev", "link0", "root", "tbf", "rate", rate,
+                "burst", "64kb", "latency", "400ms")
 
-    def unshape(self):
+    def speed_up(self):
         for prefix in ([], self.second.prefix()):
             run(*prefix, "tc", "qdisc", "del", "dev", "link0", "root")
 
@@ -85,9 +88,111 @@ class Pair:
     def join(self):
         run("ip", "link", "set", "link0", "up")
 
+    def export(self, folder):
+        """Lets the second host see a folder of the first one through sshfs; where."""
+        server = socket.create_server((ADDRESSES[0], 0))
+        port = server.getsockname()[1]
+        mountpoint = self.second.path / "mnt"
+        mountpoint.mkdir()
+
+        def serve():
+            connection, _ = server.accept()
+            subprocess.run(["/usr/lib/openssh/sftp-server"], stdin=connection, stdout=connection)
+            connection.close()
+
+        self._export = (threading.Thread(target=serve), server, mountpoint)
+        self._export[0].start()
+        run(*self.second.prefix(), "sshfs", "-o", f"directport={port}", f"{ADDRESSES[0]}:{folder}",
+            mountpoint)
+        return mountpoint
+
     def close(self):
+        if self._export:
+            thread, server, mountpoint = self._export
+            subprocess.run(["fusermount3", "-u", "-z", mountpoint], capture_output=True)
+            thread.join()
+            server.close()
         self.holder.kill()
         self.holder.wait()
         subprocess.run(["ip", "link", "del", "link0"], capture_output=True)
         self.first.close()
         self.second.close()
+
+
+class Relay:
+    """A port of the first host that leads to the second one's, through a long and breakable line:
+    what is sent arrives `delay` seconds later, and every line can be cut. (The kernel's netem can
+    delay as well, but many kernels are without it.)"""
+
+    def __init__(self, delay=0.0):
+        self.delay = delay
+        self.server = socket.create_server((ADDRESSES[0], 0))
+        self.address = f"{ADDRESSES[0]}:{self.server.getsockname()[1]}"
+        self._sockets = []
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self.server.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection((ADDRESSES[1], PORT), 5)
+            except OSError:
+                near.close()
+                continue
+            far.settimeout(None)
+            with self._lock:
+                self._sockets += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    line = queue.Queue(1000)
+                    self._threads += [
+                        threading.Thread(target=self._read, args=(source, line)),
+                        threading.Thread(target=self._write, args=(line, target)),
+                    ]
+                    for thread in self._threads[-2:]:
+                        thread.start()
+
+    def _read(self, source, line):
+        try:
+            while data := source.recv(65536):
+                line.put((time.monotonic() + self.delay, data))
+        except OSError:
+            pass
+        line.put((0, b""))
+
+    def _write(self, line, target):
+        failed = False
+        while True:
+            due, data = line.get()
+            if not data:
+                break
+            time.sleep(max(0, due - time.monotonic()))
+            try:
+                failed or target.sendall(data)
+            except OSError:
+                failed = True
+        try:
+            target.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def cut(self):
+        with self._lock:
+            for end in self._sockets:
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def close(self):
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for end in self._sockets:
+            end.close()

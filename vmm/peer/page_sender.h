@@ -23,7 +23,11 @@ class PageSender {
 
     /// Pages that may differ from the replica's: whoever finds one adds it.
     PageSet& pending() { return pending_; }
+    /// Batches that have not arrived yet, as far as is known.
     uint64_t in_flight() const { return in_flight_.size(); }
+    /// The number of the last batch, and of the last that has arrived.
+    uint64_t last() const { return number_; }
+    uint64_t arrived() const { return number_ - in_flight_.size(); }
     /// Whether a page is known to be all zeroes in the replica.
     bool is_zero_there(uint64_t page) const {
         return unsure_.contains(page) ? false : is_zero_hash(page);

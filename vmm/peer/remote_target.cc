@@ -91,8 +91,10 @@ Result<void> RemoteTarget::connect() {
     if (welcome.fresh) {
         sender_.start_over();
         complete_ = false;
+        first_copy_.reset();
     } else {
         sender_.resume(welcome.applied);
+        first_copy_.reset();
     }
     link_.emplace(std::move(link));
     ready_ = prepared_ = false;
@@ -236,9 +238,12 @@ Result<ForkTarget::Progress> RemoteTarget::sync() {
         }
     }
     const uint64_t lag = sender_.pending().count();
-    const bool arrived = ready_ && lag == 0 && sender_.in_flight() == 0;
-    complete_ = complete_ || arrived;
-    progress.in_sync = ready_ && complete_ && lag <= kMaxResidue;
+    if (!complete_ && !first_copy_ && ready_ && lag == 0) {
+        first_copy_ = sender_.last();
+    }
+    complete_ = complete_ || (first_copy_ && sender_.arrived() >= *first_copy_);
+    const bool arrived = lag == 0 && sender_.in_flight() == 0;
+    progress.in_sync = ready_ && complete_;
     progress.lag_pages = lag;
     progress.sent_bytes = sent_before_ + (link_ ? link_->stream().bytes_written() : 0);
     progress.trouble = trouble_;
@@ -308,8 +313,8 @@ Result<uint32_t> RemoteTarget::approach() {
         if (taken > kApproachPatience) {
             return failed(
                 {ErrorKind::kFailed, 0,
-                 fmt::format("the guest writes more than the link carries: {} lag behind after {} "
-                             "s",
+                 fmt::format("{} lag behind after {} s: the link is too slow for what the guest "
+                             "writes, or for the first copy",
                              format_size(found * kPageSize), kApproachPatience.count())},
                 "sending pages");
         }

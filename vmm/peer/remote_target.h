@@ -70,10 +70,11 @@ class RemoteTarget final : public ForkTarget {
     std::string trouble_;
     PageSender sender_;
     std::unique_ptr<DirtyTracker> tracker_;
-    bool ready_ = false;     // a paused clone waits there
-    bool prepared_ = false;  // it has been named
-    bool complete_ = false;  // everything has been there once
-    std::string clone_;      // its name there
+    bool ready_ = false;                  // a paused clone waits there
+    bool prepared_ = false;               // it has been named
+    bool complete_ = false;               // everything has been there once
+    std::optional<uint64_t> first_copy_;  // the batch that ends the first copy, once it is known
+    std::string clone_;                   // its name there
     bool uses_disks_ = false;
     uint64_t dirty_ = 0;        // pages that the last collection has found
     uint64_t sent_before_ = 0;  // bytes, over links that are no more

@@ -229,6 +229,7 @@ Result<void> Session::start(Link& link, const Frame& frame, Forking& forking,
         return Unexpected{std::move(adopted).error()};
     }
     forking.disks->keep();
+    forking.disks.reset();
     log::info("clone '{}' of {} runs (process {})", forking.clone, link.name(), child.pid);
     on_clone(std::move(child));
     // The clone keeps the image; the next one begins with a copy.

@@ -64,6 +64,22 @@ void set_up(int socket) {
     ::setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &stall, sizeof stall);
 }
 
+/// Waits a little until the other side has read what it was told, which a close with something
+/// unread would throw away.
+void let_read(int socket) {
+    const auto end = Clock::now() + std::chrono::seconds(1);
+    ::shutdown(socket, SHUT_WR);
+    std::array<std::byte, 4096> unread{};
+    while (true) {
+        const auto left = std::chrono::ceil<TlsStream::Milliseconds>(end - Clock::now());
+        pollfd ready{socket, POLLIN, 0};
+        if (left.count() <= 0 || ::poll(&ready, 1, static_cast<int>(left.count())) <= 0 ||
+            ::recv(socket, unread.data(), unread.size(), 0) <= 0) {
+            return;
+        }
+    }
+}
+
 /// The public keys that are trusted.
 using Pins = std::vector<CertificatePtr>;
 
@@ -183,7 +199,10 @@ Result<std::unique_ptr<TlsStream>> TlsStream::accept(UniqueFd socket, const std:
                                                      int interrupt) {
     const std::string name = name_of(socket.get());
     auto stream = std::unique_ptr<TlsStream>(new TlsStream(std::move(socket), name, interrupt));
-    IVMM_TRY(stream->handshake(keys, true));
+    if (auto done = stream->handshake(keys, true); !done) {
+        let_read(stream->socket_.get());
+        return Unexpected{std::move(done).error()};
+    }
     return stream;
 }
 
