@@ -87,7 +87,7 @@ class CrashTest : public ::testing::Test {
     /// One thread's load: its folder of any view. The views do not change while it holds `views`.
     void write(size_t index, uint64_t seed) {
         Random random(seed);
-        DurableWriter writer(random, numbers_[index]);
+        DurableWriter writer(random, numbers_[index], stop_);
         while (!stop_) {
             const std::shared_lock views(mutex_);
             auto& [name, view] =

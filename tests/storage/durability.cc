@@ -70,11 +70,6 @@ UniqueFd open_file(const std::string& path, int flags) {
     return UniqueFd(::open(path.c_str(), flags | O_CLOEXEC, 0644));
 }
 
-bool sync_directory(const std::string& path) {
-    const UniqueFd fd = open_file(path, O_RDONLY | O_DIRECTORY);
-    return fd && ::fsync(fd.get()) == 0;
-}
-
 /// A file's number: of its content, or of its name if it has none.
 uint64_t id_of(const std::string& name, const std::vector<Stamp>& stamps) {
     for (const auto& stamp : stamps) {
@@ -284,7 +279,7 @@ Outcome DurableWriter::remove(DurableFile& file, const std::string& path) {
 Outcome DurableWriter::sync_file(DurableFile& file, const std::string& path) {
     const UniqueFd fd = open_file(path + "/" + file.name, O_RDWR);
     const bool data_only = random_.one_in(3);
-    if (!fd || (data_only ? ::fdatasync(fd.get()) : ::fsync(fd.get())) != 0) {
+    if (!fd || !is_synced(data_only ? ::fdatasync(fd.get()) : ::fsync(fd.get()))) {
         return Outcome::kFailed;
     }
     all_is_durable(file);
@@ -295,7 +290,8 @@ Outcome DurableWriter::sync_file(DurableFile& file, const std::string& path) {
 }
 
 Outcome DurableWriter::sync_folder(DurableFolder& folder, const std::string& path) {
-    if (!sync_directory(path)) {
+    const UniqueFd fd = open_file(path, O_RDONLY | O_DIRECTORY);
+    if (!fd || !is_synced(::fsync(fd.get()))) {
         return Outcome::kFailed;
     }
     for (auto file = folder.files.begin(); file != folder.files.end();) {

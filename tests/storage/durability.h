@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <set>
@@ -33,7 +34,10 @@ DurableFolder make_durable_folder(const std::string& path, uint64_t first_id);
 /// Does random operations on a folder and tells the model of them.
 class DurableWriter {
  public:
-    DurableWriter(Random& random, uint64_t& next_number) : random_(random), number_(next_number) {}
+    /// `crashing`: set before a crash begins. A sync that ends after that promises nothing: a file
+    /// system that is being shut down may still say that it was done.
+    DurableWriter(Random& random, uint64_t& next_number, const std::atomic<bool>& crashing)
+        : random_(random), number_(next_number), crashing_(crashing) {}
     enum class Outcome { kDone, kSynced, kFailed };
     /// One operation; errno says why it failed. Nobody else may use `folder` meanwhile.
     Outcome step(DurableFolder& folder, const std::string& path);
@@ -48,8 +52,10 @@ class DurableWriter {
     Outcome remove(DurableFile& file, const std::string& path);
     Outcome sync_file(DurableFile& file, const std::string& path);
     Outcome sync_folder(DurableFolder& folder, const std::string& path);
+    bool is_synced(int outcome) const { return outcome == 0 && !crashing_; }
     Random& random_;
-    uint64_t& number_;  ///< of the next version or file
+    uint64_t& number_;
+    const std::atomic<bool>& crashing_;  ///< of the next version or file
 };
 
 /// Compares a folder after a crash with what it may be; gives what is wrong. What was found becomes
