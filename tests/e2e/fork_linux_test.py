@@ -10,11 +10,9 @@ import harness
 import linux_guest_test
 import overlay_test
 
-ADDRESS = "10.77.0.2"
-HOST = "10.77.0.1/24"
-PROMPT = linux_guest_test.PROMPT
-CMDLINE = f"{linux_guest_test.BASE_CMDLINE} ivmm.ip={ADDRESS}/24 ivmm.gw=10.77.0.1"
-DISK = "rootfs.ext4"
+ADDRESS = harness.LinuxSnapshot.ADDRESS
+HOST = harness.LinuxSnapshot.HOST
+DISK = "disk.ext4"
 # A loop that writes a file, and counts in a variable that only its shell has.
 LOAD = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done >/root/count &\n"
 # What a kernel says that has noticed something. (Its own name is in the command line.)
@@ -60,7 +58,7 @@ class Shell:
 
 
 class ForkLinuxTest(overlay_test.OverlayTest):
-    images = None
+    snapshot = None  # harness.LinuxSnapshot
 
     def fork(self, *arguments):
         done = self.workspace.ivmm("fork", "linux", "--json", *arguments)
@@ -71,15 +69,15 @@ class ForkLinuxTest(overlay_test.OverlayTest):
         return report
 
     def test_both_go_on(self):
-        self.mount(lower=self.images.rootfs)
+        self.mount(lower=self.snapshot.path)
         disk = self.mnt / DISK
-        main = harness.Guest(
-            self.workspace, "linux", "--kernel", self.images.kernel / "vmlinux", "--mem", "128M",
-            "--standby", "--disk", disk, "--net", f"tap=tap0,host={HOST}", "--cmdline", CMDLINE,
-        )
+        main = harness.Restored(self.workspace, self.snapshot.path / "snapshot", "linux",
+                                "--disk", disk)
         self.addCleanup(main.close)
-        main.wait_for(PROMPT)
-        main.wait_for("ivmm-guest: ready")
+        main.type("\n")
+        main.wait_for(harness.LinuxSnapshot.PROMPT)
+        kept = self.workspace.ivmm("standby", "linux")
+        self.assertEqual(kept.returncode, 0, kept.stderr)
         shell = Shell(main)
         shell.run("secret=from-before; cd /tmp")
         main.type(LOAD)
@@ -139,5 +137,5 @@ if __name__ == "__main__":
     harness.require_kvm()
     overlay_test.require_fuse()
     harness.enter_own_network()
-    ForkLinuxTest.images = harness.LinuxImages()
+    ForkLinuxTest.snapshot = harness.LinuxSnapshot(harness.LinuxImages())
     harness.main()

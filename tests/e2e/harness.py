@@ -86,6 +86,8 @@ class Workspace:
         return sorted(p.name for p in runtime.iterdir()) if runtime.exists() else []
 
     def close(self):
+        for guest in (self.path / "ivmm").glob("*.sock"):  # a clone that a failed test has left
+            self.ivmm("stop", guest.stem)
         shutil.rmtree(self.path)
 
 
