@@ -17,6 +17,7 @@ class LocalTarget final : public ForkTarget {
     static Result<std::unique_ptr<ForkTarget>> create(Machine& machine, const std::string& program);
 
     Result<Progress> sync() override;
+    bool in_sync() const override { return true; }
     Result<void> prepare(const ForkRequest& request) override;
     Result<uint32_t> approach() override { return synchroniser_->approach(); }
     Result<Synchroniser::Round> last_round() override { return synchroniser_->last_round(); }

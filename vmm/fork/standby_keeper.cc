@@ -179,10 +179,13 @@ void StandbyKeeper::rebuild_later(double milliseconds) {
     }
 }
 
+StandbyStatus::Phase StandbyKeeper::phase_of_target() const {
+    return target_->in_sync() ? StandbyStatus::Phase::kInSync : StandbyStatus::Phase::kBuilding;
+}
+
 Result<void> StandbyKeeper::sync() {
     IVMM_ASSIGN(const auto progress, target_->sync());
-    set_phase(progress.in_sync ? StandbyStatus::Phase::kInSync : StandbyStatus::Phase::kBuilding,
-              progress.trouble);
+    set_phase(phase_of_target(), progress.trouble);
     const auto interval = std::clamp(progress.round.us / kUsPerMs / options_.cpu_share,
                                      options_.interval_ms, options_.max_interval_ms);
     {
@@ -262,6 +265,9 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
     if (target_->spent()) {
         discard();
         rebuild_later(kAtOnceMs);
+    } else {
+        set_phase(phase_of_target());
+        arm(kAtOnceMs);
     }
     return report;
 }

@@ -243,7 +243,6 @@ Result<ForkTarget::Progress> RemoteTarget::sync() {
     }
     complete_ = complete_ || (first_copy_ && sender_.arrived() >= *first_copy_);
     const bool arrived = lag == 0 && sender_.in_flight() == 0;
-    progress.in_sync = ready_ && complete_;
     progress.lag_pages = lag;
     progress.sent_bytes = sent_before_ + (link_ ? link_->stream().bytes_written() : 0);
     progress.trouble = trouble_;

@@ -28,6 +28,7 @@ class RemoteTarget final : public ForkTarget {
     static Result<std::unique_ptr<ForkTarget>> create(Machine& machine, Options options);
 
     Result<Progress> sync() override;
+    bool in_sync() const override { return ready_ && complete_; }
     Result<void> prepare(const ForkRequest& request) override;
     Result<uint32_t> approach() override;
     Result<Synchroniser::Round> last_round() override;
