@@ -12,24 +12,27 @@ import signal
 import socket
 import ssl
 import struct
+import subprocess
 import time
 import unittest
 
+import fork_linux_test
 import harness
+import linux_guest_test
 import two_hosts
 
 LISTEN = f"{two_hosts.ADDRESSES[1]}:{two_hosts.PORT}"
 
 
-class ReplicateTest(unittest.TestCase):
+class ReplicateSteps(unittest.TestCase):
+    """What the tests have in common."""
+
     to = LISTEN
 
     def setUp(self):
         self.pair = two_hosts.Pair()
         self.addCleanup(self.pair.close)
         self.first, self.second = self.pair.first, self.pair.second
-
-    # Steps that several tests have in common.
 
     def listen(self, *arguments):
         listener = self.second.program("standby", "--listen", LISTEN, "--key", self.second.keys,
@@ -120,6 +123,8 @@ class ReplicateTest(unittest.TestCase):
             self.assertEqual([n for n in host.leftovers() if n not in but and n != "overlay"], [])
             self.assertEqual([p for p in host.disks.iterdir() if p.name != "stores"], [])
 
+
+class ReplicateTest(ReplicateSteps):
     # What works.
 
     def test_clones_follow_each_other(self):
@@ -233,20 +238,24 @@ class ReplicateTest(unittest.TestCase):
     def test_a_link_that_is_cut_in_the_middle_of_the_first_copy(self):
         self.pair.slow_down("100mbit")
         self.listen()
-        main = self.start_writer("64M", 4, 32)
+        main = self.start_writer("64M", 20, 32)
+        # Nothing is written, so that everything is sent once, or sent again.
+        self.first.ivmm("pause", "main")
         with self.first.program("replicate", "main", LISTEN, "--key", self.first.keys) as call:
             self.assertTrue(harness.eventually(lambda: self.status()["sent_bytes"] > 24 << 20))
             self.pair.cut()
             before = self.status()
             self.assertTrue(harness.eventually(lambda: self.status()["error"]), self.status())
             self.assertEqual(self.status()["phase"], "building")
-            self.assert_main_is_well(main)
             self.pair.join()
             self.assertEqual(call.wait_end(120), 0, call.log)
         after = self.status()
         print(f"cut after {before['sent_bytes'] >> 20} MiB, {after['sent_bytes'] >> 20} MiB in all",
               flush=True)
-        # Not begun anew: what had arrived is still there.
+        # What the guest writes is more than that link carries.
+        self.pair.speed_up()
+        self.first.ivmm("resume", "main")
+        self.assert_main_is_well(main)
         clone = self.clone()
         self.assert_passes(clone)
         self.end(clone)
@@ -254,6 +263,7 @@ class ReplicateTest(unittest.TestCase):
             self.assertEqual(call.wait_end(), 1)
         self.first.ivmm("standby", "main", "--off")
         self.replicate()
+        # Not begun anew: what had arrived is still there.
         whole = self.status()["sent_bytes"]
         self.assertLess(after["sent_bytes"], before["sent_bytes"] + whole - (8 << 20))
 
@@ -280,7 +290,9 @@ class ReplicateTest(unittest.TestCase):
                 relay.cut()
                 code = call.wait_end()
             lines = call.log.strip().splitlines()
-            self.assertEqual(len(lines), code, call.log)
+            # The cut may have come before the fork, which then has connected again.
+            self.assertTrue(len(lines) == code or "not in sync" in call.log, call.log)
+            lines = [line for line in lines if "not in sync" not in line]
             steps["done" if code == 0 else ": ".join(lines[0].split(": ")[1:4])[:70]] += 1
             self.assertEqual(main.status()["state"], "running")
             # A fork that has failed here has left nothing there.
@@ -409,9 +421,71 @@ class ReplicateTest(unittest.TestCase):
         clone = self.clone()
         self.assert_passes(clone)
         self.end(clone)
-        self.first.ivmm("standby", "main", "--off")
-        self.assertEqual(self.status()["phase"], "none")
+        # More often than there may be replicas at a time: none is kept for a guest that is through
+        # with it.
+        for _ in range(20):
+            self.first.ivmm("standby", "main", "--off")
+            self.assertEqual(self.status()["phase"], "none")
+            self.replicate()
         self.assert_main_is_well(main)
+
+
+class ReplicateLinuxTest(ReplicateSteps):
+    """A Linux server with its disk and its network: it and its clone at the other host go on."""
+
+    def fetch(self, host):
+        page = subprocess.run(
+            [*host.prefix(), "curl", "-s", "-m", "20", f"http://{harness.LinuxSnapshot.ADDRESS}/"],
+            capture_output=True, text=True)
+        return page.stdout
+
+    def test_both_go_on(self):
+        images = harness.LinuxImages()
+        snapshot = harness.LinuxSnapshot(images)
+        net = f"tap=tap0,host={snapshot.HOST}"
+        self.listen("--disks", self.second.disks, "--net", net)
+        main = snapshot.start(self.first, "--net", net, name="main")
+        self.addCleanup(main.close)
+        shell = fork_linux_test.Shell(main)
+        shell.run("secret=from-before; cd /tmp")
+        main.type(fork_linux_test.LOAD)
+        self.replicate()
+        for _ in range(2):
+            self.wait_in_sync()
+            clone = self.clone("--name", "trap")
+            trap = fork_linux_test.Shell(clone)
+            for name, one in (("clone", trap), ("primary", shell)):
+                self.assertIn("from-before /tmp", one.run("echo $secret $PWD"), name)
+                before = int(one.run("tail -n 1 /root/count"))
+                time.sleep(1)
+                self.assertGreater(int(one.run("tail -n 1 /root/count")), before, name)
+            self.assertIn("ivmm guest", self.fetch(self.first), "the primary serves")
+            self.assertIn("ivmm guest", self.fetch(self.second), "the clone serves")
+
+            # Clocks: neither has lost or won more than it takes to ask.
+            begin = time.monotonic()
+            ours = float(shell.run("cat /proc/uptime").split()[0])
+            theirs = float(trap.run("cat /proc/uptime").split()[0])
+            self.assertGreaterEqual(theirs, ours)
+            self.assertLessEqual(theirs - ours, time.monotonic() - begin + 1)
+
+            shell.run("echo primary >/root/mine; sync")
+            trap.run("echo clone >/root/mine; echo more >/root/trapped; sync")
+            self.assertIn("primary", shell.run("cat /root/mine"))
+            self.assertIn("No such file", shell.run("cat /root/trapped"))
+            self.assertNotRegex(trap.run("dmesg"), fork_linux_test.TROUBLE)
+            clone.type("poweroff\n")
+            clone.wait_end()
+            self.assertTrue(harness.eventually(lambda: self.second.guests() == []))
+            disk = clone.report["disks"][0]["path"]
+            check = linux_guest_test.fsck(disk)
+            self.assertEqual(check.returncode, 0, check.stdout)
+            self.assertEqual(linux_guest_test.file_in(disk, "/root/mine"), "clone\n")
+            self.assertEqual(self.second.ivmm("rm", "trap").returncode, 0)
+        self.assertNotRegex(shell.run("dmesg"), fork_linux_test.TROUBLE)
+        main.type("poweroff\n")
+        self.assertEqual(main.wait_end(), 0, main.log)
+        self.assert_nothing_left("trap.log")
 
 
 if __name__ == "__main__":

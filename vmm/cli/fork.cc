@@ -25,10 +25,13 @@ struct Options {
 void show(const Json& report) {
     const auto ms = [&](const char* key) { return report.value(key, 0.0) / 1000; };
     const std::string clone = report.value("clone", "");
-    if (report.value("waited_for_sync", false)) {
-        say("there was no standby in sync: the memory was copied first (`ivmm standby` keeps one)");
-    }
     const std::string where = report.value("where", "");
+    if (report.value("waited_for_sync", false)) {
+        say(where.empty()
+                ? "there was no standby in sync: the memory was copied first (`ivmm standby` keeps "
+                  "one)"
+                : "the standby there was not in sync: the rest of the memory was copied first");
+    }
     print("clone {} runs{} since {:.2f} ms after the call (process {})\n", clone,
           where.empty() ? "" : " at " + where, ms("trigger_to_run_us"),
           report.value("clone_pid", 0));

@@ -28,8 +28,7 @@ class ForkTarget {
         uint64_t replica_bytes = 0;  ///< memory of this host that the copy takes
         uint64_t lag_pages = 0;      ///< written, and not in the copy yet
         uint64_t sent_bytes = 0;     ///< over the network, since the target was made
-        bool in_sync = true;  ///< a fork may begin; the copy may lag behind, as it always does
-        bool more = false;    ///< the next round should follow at once
+        bool more = false;           ///< the next round should follow at once
         std::string trouble;  ///< why it is not in sync, if that is not only a matter of time
     };
     struct Started {
@@ -52,6 +51,9 @@ class ForkTarget {
 
     /// One round, or, of a long one, a part. After an error the target is of no use any more.
     virtual Result<Progress> sync() = 0;
+
+    /// Whether a fork can begin at once; the copy may lag behind, as it always does.
+    virtual bool in_sync() const = 0;
 
     // A fork, in this order.
 

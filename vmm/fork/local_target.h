@@ -18,6 +18,7 @@ class LocalTarget final : public ForkTarget {
     ~LocalTarget() override { give_image_away(); }
 
     Result<Progress> sync() override;
+    bool in_sync() const override { return true; }
     Result<void> prepare(const ForkRequest& request) override;
     Result<uint32_t> approach() override { return synchroniser_->approach(); }
     Result<Synchroniser::Round> last_round() override { return synchroniser_->last_round(); }

@@ -205,13 +205,16 @@ void StandbyKeeper::replace_target() {
     set_phase(make_ ? StandbyStatus::Phase::kBuilding : StandbyStatus::Phase::kNone);
 }
 
+StandbyStatus::Phase StandbyKeeper::phase_of_target() const {
+    return target_->in_sync() ? StandbyStatus::Phase::kInSync : StandbyStatus::Phase::kBuilding;
+}
+
 Result<void> StandbyKeeper::sync() {
     const double before_us = thread_cpu_us();
     IVMM_ASSIGN(const auto progress, target_->sync());
     // What it has cost, not how long others have held it up.
     const double cost_us = thread_cpu_us() - before_us;
-    set_phase(progress.in_sync ? StandbyStatus::Phase::kInSync : StandbyStatus::Phase::kBuilding,
-              progress.trouble);
+    set_phase(phase_of_target(), progress.trouble);
     const auto interval = std::clamp(cost_us / kUsPerMs / options_.cpu_share, options_.interval_ms,
                                      options_.max_interval_ms);
     {
@@ -290,6 +293,9 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
     }
     if (target_->spent() || !make_) {
         replace_target();
+    } else {
+        set_phase(phase_of_target());
+        arm(kAtOnceMs);
     }
     return report;
 }

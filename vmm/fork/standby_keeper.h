@@ -90,6 +90,7 @@ class StandbyKeeper {
     Result<void> sync();
     void arm(double milliseconds);
     void set_phase(StandbyStatus::Phase phase, std::string error = {});
+    StandbyStatus::Phase phase_of_target() const;
     TargetFactory local() const;
 
     Machine& machine_;

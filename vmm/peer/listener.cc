@@ -153,8 +153,8 @@ Result<void> Listener::serve(UniqueFd socket, int interrupt) {
 Result<void> Listener::serve_session(Link& link, const Hello& hello, int interrupt) {
     const Id id{link.stream().peer_key(), hello.id};
     IVMM_ASSIGN(auto taken, take(id, hello, interrupt));
-    log::info("{} replicates guest '{}'{}", link.name(), printable(hello.config.name),
-              taken.fresh ? "" : ", and goes on from where it was");
+    log::debug("{} replicates guest '{}'{}", link.name(), printable(hello.config.name),
+               taken.fresh ? "" : ", and goes on from where it was");
     auto error = taken.session->serve(link, taken.fresh, [this](ForkTarget::Child child) {
         // Shared only because std::function must be copyable.
         loop_.post([this, shared = std::make_shared<ForkTarget::Child>(std::move(child))] {

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "base/event_fd.h"
 #include "base/event_loop.h"
@@ -30,12 +31,8 @@ class Listener {
 
  private:
     using Clock = std::chrono::steady_clock;
-    /// Of a replica: whose it is, and its number there.
-    struct Id {
-        std::string key;
-        std::array<uint64_t, 2> number;
-        auto operator<=>(const Id&) const = default;
-    };
+    /// Of a replica: its owner's key, and its number there.
+    using Id = std::pair<std::string, std::array<uint64_t, 2>>;
     struct Entry {
         std::unique_ptr<Session> session;  // null while a connection has it
         int connection = -1;               // what ends the connection that has it

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <ctime>
 
-#include "base/log.h"
 #include "vmm/config/size.h"
 #include "vmm/fork/stopwatch.h"
 #include "vmm/kvm/host.h"
@@ -82,6 +81,15 @@ Result<std::unique_ptr<ForkTarget>> RemoteTarget::create(Machine& machine, Optio
     return std::unique_ptr<ForkTarget>(std::move(target));
 }
 
+RemoteTarget::~RemoteTarget() {
+    if (link_) {
+        Failed end;
+        end.reason = "the guest needs no standby any more";
+        // If it does not get there, the other host waits in vain for a while.
+        static_cast<void>(link_->send(end));
+    }
+}
+
 Result<void> RemoteTarget::connect() {
     IVMM_ASSIGN(auto stream,
                 TlsStream::connect(options_.address, options_.keys, options_.interrupt));
@@ -106,7 +114,7 @@ void RemoteTarget::cut(const Error& error) {
     if (link_) {
         sent_before_ += link_->stream().bytes_written();
         link_.reset();
-        log::warning("the standby at {} lags behind: {}", options_.address, error.message);
+        warnings_.warning("the standby at {} lags behind: {}", options_.address, error.message);
     }
     trouble_ = error.message;
     ready_ = prepared_ = false;
@@ -243,7 +251,6 @@ Result<ForkTarget::Progress> RemoteTarget::sync() {
     }
     complete_ = complete_ || (first_copy_ && sender_.arrived() >= *first_copy_);
     const bool arrived = lag == 0 && sender_.in_flight() == 0;
-    progress.in_sync = ready_ && complete_;
     progress.lag_pages = lag;
     progress.sent_bytes = sent_before_ + (link_ ? link_->stream().bytes_written() : 0);
     progress.trouble = trouble_;

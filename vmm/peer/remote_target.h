@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "base/log.h"
 #include "vmm/fork/fork_target.h"
 #include "vmm/machine/dirty_tracker.h"
 #include "vmm/machine/machine.h"
@@ -26,8 +27,11 @@ class RemoteTarget final : public ForkTarget {
     /// Returns when the other host has agreed. The machine must outlive the target. Errors: that
     /// host does not answer, does not trust this one, cannot run this machine.
     static Result<std::unique_ptr<ForkTarget>> create(Machine& machine, Options options);
+    /// The other host need not keep the replica any longer.
+    ~RemoteTarget() override;
 
     Result<Progress> sync() override;
+    bool in_sync() const override { return ready_ && complete_; }
     Result<void> prepare(const ForkRequest& request) override;
     Result<uint32_t> approach() override;
     Result<Synchroniser::Round> last_round() override;
@@ -68,6 +72,7 @@ class RemoteTarget final : public ForkTarget {
     std::optional<Link> link_;
     Clock::time_point retry_at_;
     std::string trouble_;
+    log::Throttle warnings_;
     PageSender sender_;
     std::unique_ptr<DirtyTracker> tracker_;
     bool ready_ = false;                  // a paused clone waits there

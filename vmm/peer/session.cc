@@ -146,6 +146,9 @@ Result<void> Session::stand_by() {
 }
 
 Result<void> Session::apply(Link& link, const Frame& frame) {
+    if (frame.type == MessageType::kFailed) {
+        replica_.reset();  // nobody will come back for it
+    }
     IVMM_ASSIGN(const auto message, message_in<Pages>(frame, link.name()));
     if (message.number != applied_ + 1) {
         return fail("pages {} come after {}", message.number, applied_);
