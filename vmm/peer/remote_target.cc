@@ -373,6 +373,7 @@ Result<void> RemoteTarget::send_residue() {
 
 Result<void> RemoteTarget::send_disks(const std::vector<ForkedDisk>& disks) {
     std::vector<std::string> paths;
+    paths.reserve(disks.size());
     for (const auto& disk : disks) {
         paths.push_back(disk.path);
     }

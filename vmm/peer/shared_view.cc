@@ -46,6 +46,7 @@ std::string read_all(int pipe) {
 /// Runs this program with other arguments to its end. Errors: what it has said.
 Result<void> run_ivmm(std::vector<std::string> arguments) {
     std::vector<char*> argv;
+    argv.reserve(arguments.size() + 1);
     for (auto& argument : arguments) {
         argv.push_back(argument.data());
     }
