@@ -15,7 +15,6 @@ namespace {
 
 constexpr size_t kMaxDescriptors = 3;
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-constexpr int kPatience = 5;  // seconds
 constexpr int kBacklog = 64;
 
 Result<sockaddr_un> address_of(const std::string& path) {
@@ -85,8 +84,8 @@ Result<SharedMemory> SharedMemory::map(const UniqueFd& file) {
         info.st_size != static_cast<off_t>(kRingPairBytes)) {
         return fail("the memory of a cable is not what it should be");
     }
-    void* const memory = ::mmap(nullptr, kRingPairBytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-                                file.get(), 0);
+    void* const memory =
+        ::mmap(nullptr, kRingPairBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
     if (memory == MAP_FAILED) {
         return fail_errno("cannot map the memory of a cable");
     }
@@ -142,7 +141,7 @@ Result<std::optional<CableMessage>> receive_message(int socket, std::span<Unique
 }
 
 Result<CableEnd> connect_cable(const std::string& path, const std::string& port,
-                               const MacAddress& mac) {
+                               const MacAddress& mac, std::chrono::milliseconds patience) {
     CableMessage hello;
     if (port.size() >= hello.port.size()) {
         return fail_as(ErrorKind::kUsage, "the port's name '{}' is longer than {} characters", port,
@@ -157,7 +156,7 @@ Result<CableEnd> connect_cable(const std::string& path, const std::string& port,
     if (!end.socket) {
         return fail_errno("cannot create a socket");
     }
-    const timeval timeout{kPatience, 0};
+    const timeval timeout{patience.count() / 1000, patience.count() % 1000 * 1000};
     ::setsockopt(end.socket.get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
     ::setsockopt(end.socket.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     if (::connect(end.socket.get(), generic(address), sizeof address) != 0) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -42,8 +43,7 @@ class SharedMemory {
     /// Maps one; refuses what its maker could still make shorter.
     static Result<SharedMemory> map(const UniqueFd& file);
 
-    SharedMemory(SharedMemory&& other) noexcept
-        : memory_(std::exchange(other.memory_, nullptr)) {}
+    SharedMemory(SharedMemory&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
     SharedMemory& operator=(SharedMemory&&) = delete;
     ~SharedMemory();
 
@@ -63,10 +63,11 @@ struct CableEnd {
     UniqueFd wakes_guest;
 };
 
-/// Connects to a port of the switch that listens at `path`. Waits a few seconds at most.
-/// `mac`: of the guest. Errors: no switch there (kHost), the switch refuses.
+/// Connects to a port of the switch that listens at `path`. `mac`: of the guest. Errors: no switch
+/// there (kHost), the switch refuses, or does not answer in time.
 Result<CableEnd> connect_cable(const std::string& path, const std::string& port,
-                               const MacAddress& mac);
+                               const MacAddress& mac,
+                               std::chrono::milliseconds patience = std::chrono::seconds(5));
 
 /// Receives one message and at most `descriptors.size()` descriptors. Nullopt: none is there
 /// (non-blocking), and an error when the peer has gone or says what is none.

@@ -51,6 +51,9 @@ struct SwitchServer::Guest {
     EventLoop::Watch frames_watch;
 };
 
+SwitchServer::SwitchServer(EventLoop& loop, Switch& net, Admit admit)
+    : loop_(loop), net_(net), admit_(std::move(admit)) {}
+
 Result<std::unique_ptr<SwitchServer>> SwitchServer::create(EventLoop& loop, Switch& net,
                                                            const std::string& path, Admit admit) {
     std::unique_ptr<SwitchServer> self(new SwitchServer(loop, net, std::move(admit)));
@@ -145,9 +148,9 @@ void SwitchServer::greet(int socket) {
     }
     waiting.watch.reset();
     auto ours = duplicate(socket);
-    auto descriptors = ours ? connect_guest(*id, *std::move(ours))
-                            : Result<std::array<UniqueFd, 3>>(
-                                  UnexpectedError<Error>{std::move(ours).error()});
+    auto descriptors =
+        ours ? connect_guest(*id, *std::move(ours))
+             : Result<std::array<UniqueFd, 3>>(UnexpectedError<Error>{std::move(ours).error()});
     if (!descriptors) {
         refuse(descriptors.error());
         return;
@@ -171,8 +174,8 @@ Result<std::array<UniqueFd, 3>> SwitchServer::connect_guest(PortId id, UniqueFd 
     IVMM_ASSIGN(auto memory, SharedMemory::map(descriptors[0]));
     auto guest = std::make_unique<Guest>(std::move(own), std::move(peers));
     guest->socket = std::move(socket);
-    IVMM_ASSIGN(guest->socket_watch,
-                loop_.watch(guest->socket.get(), EPOLLIN, [this, id](uint32_t) { on_message(id); }));
+    IVMM_ASSIGN(guest->socket_watch, loop_.watch(guest->socket.get(), EPOLLIN,
+                                                 [this, id](uint32_t) { on_message(id); }));
     IVMM_ASSIGN(guest->frames_watch,
                 loop_.watch(guest->own.fd(), EPOLLIN, [this, id](uint32_t) { serve(id); }));
     auto port = std::make_unique<RingPort>(std::move(memory), guest->peers);

@@ -36,8 +36,7 @@ class SwitchServer {
     struct Guest;
     static constexpr size_t kMaxWaiting = 64;
 
-    SwitchServer(EventLoop& loop, Switch& net, Admit admit)
-        : loop_(loop), net_(net), admit_(std::move(admit)) {}
+    SwitchServer(EventLoop& loop, Switch& net, Admit admit);
     void accept();
     void greet(int socket);
     Result<PortId> admit(const CableMessage& hello, const MacAddress& mac);

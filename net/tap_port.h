@@ -23,8 +23,7 @@ class TapPort final : public Port {
  private:
     static constexpr size_t kBatch = 16;
 
-    TapPort(Tap tap, bool complete)
-        : tap_(std::move(tap)), complete_(complete), buffers_(kBatch) {}
+    TapPort(Tap tap, bool complete) : tap_(std::move(tap)), complete_(complete), buffers_(kBatch) {}
 
     Tap tap_;
     const bool complete_;
