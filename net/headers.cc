@@ -195,7 +195,7 @@ void read_transport(ConstByteSpan transport, Headers& headers) {
     switch (headers.tuple.protocol) {
         case kTcp:
             length = transport.size() < 20 ? 0 : (load8(transport, 12) >> 4U) * size_t{4};
-            if (length < 20 || headers.transport_offset + length > headers.packet_end) {
+            if (length < 20 || length > transport.size()) {
                 headers.no_ports = true;
                 return;
             }

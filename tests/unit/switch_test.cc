@@ -11,6 +11,7 @@ namespace {
 
 using test::arp;
 using test::Bytes;
+using test::FrameBuilder;
 using test::kEverybody;
 using test::kGatewayMac;
 using test::kGuestMac;
@@ -238,6 +239,67 @@ TEST(Switch, TheCloneIsQuietAndItsQuestionsAreAnsweredByTheSwitch) {
     EXPECT_EQ(headers.arp_sender, kGatewayMac);
     EXPECT_EQ(to_string(headers.arp_sender_ip), "192.0.2.1");
     EXPECT_EQ(bed.take(bed.uplink).size(), 0U);
+}
+
+/// A DHCP message of this type.
+Bytes dhcp(const Peers& peers, uint16_t from, uint16_t to, uint8_t type, uint32_t transaction) {
+    FrameBuilder frame = peers.ethernet();
+    frame.ip(peers.from, peers.to, kUdp, 8 + 244).be16(from).be16(to).be16(8 + 244).be16(0);
+    frame.be8(from == 67 ? 2 : 1).be8(1).be8(6).be8(0).be32(transaction).be32(0);
+    frame.be32(0).append(*parse_ip("192.0.2.10"), 12).be32(0).be32(0);
+    frame.append(kGuestMac).text(std::string(10 + 192, '\0'));
+    return frame.be32(0x63825363).be8(53).be8(1).be8(type).be8(255).bytes();
+}
+
+TEST(Switch, TheCloneGetsTheGuestsLeaseFromTheSwitch) {
+    SwitchBed bed;
+    const Peers client{kGuestMac, kEverybody, "0.0.0.0", "255.255.255.255"};
+    bed.send(bed.clone, dhcp(client, 68, 67, 1, 7));
+    EXPECT_EQ(bed.take(bed.clone).size() + bed.take(bed.uplink).size(), 0U);  // not known yet
+    bed.send(bed.guest, dhcp(client, 68, 67, 3, 6));
+    EXPECT_EQ(bed.take(bed.uplink).size(), 1U);  // the primary renews upstream
+    const Peers server{kGatewayMac, kGuestMac, "192.0.2.1", "192.0.2.10"};
+    bed.send(bed.uplink, dhcp(server, 67, 68, 5, 6));
+    EXPECT_EQ(bed.take(bed.guest).size(), 1U);
+    for (const auto& [asked, answered] : {std::pair<uint8_t, uint8_t>{1, 2}, {3, 5}}) {
+        bed.send(bed.clone, dhcp(client, 68, 67, asked, 8));
+        EXPECT_EQ(bed.take(bed.clone), std::vector<Bytes>{dhcp(server, 67, 68, answered, 8)});
+    }
+    EXPECT_EQ(bed.take(bed.uplink).size() + bed.take(bed.guest).size(), 0U);
+}
+
+TEST(Switch, NeighbourSolicitationsOfTheCloneAreAnsweredByTheSwitch) {
+    SwitchBed bed;
+    const auto message = [](const Peers& peers, uint8_t type, const char* target,
+                            const MacAddress& mac) {
+        FrameBuilder frame = peers.ethernet();
+        frame.ip(peers.from, peers.to, kIcmpV6, 32).be8(type).be8(0).be16(0).be32(0);
+        frame.append(*parse_ip(target), 0).be8(type == 135 ? 1 : 2).be8(1).append(mac);
+        return frame.bytes();
+    };
+    const Peers in{kGatewayMac, kGuestMac, "2001:db8::1", "2001:db8::10"};
+    const Peers out{kGuestMac, {0x33, 0x33, 0xff, 0, 0, 1}, "2001:db8::10", "ff02::1:ff00:1"};
+    bed.send(bed.uplink, message(in, 136, "2001:db8::1", kGatewayMac));
+    EXPECT_EQ(bed.take(bed.guest).size(), 1U);
+    Peers probe = out;
+    probe.from = "::";
+    bed.send(bed.clone, message(probe, 135, "2001:db8::10", kGuestMac));  // duplicate detection
+    EXPECT_EQ(bed.take(bed.clone).size(), 0U);
+    bed.send(bed.clone, message(out, 135, "2001:db8::1", kGuestMac));
+    const auto answers = bed.take(bed.clone);
+    ASSERT_EQ(answers.size(), 1U);
+    const ConstByteSpan bytes(answers[0]);
+    const Headers headers = parse_headers(bytes, bytes.size());
+    EXPECT_EQ(headers.icmp_type, 136);
+    EXPECT_EQ(headers.source, kGatewayMac);
+    EXPECT_EQ(to_string(headers.tuple.source), "2001:db8::1");
+    Checksum sum;
+    sum.add(bytes.subspan(22, 32));
+    sum.add_be16(32);
+    sum.add_be16(kIcmpV6);
+    sum.add(bytes.subspan(54));
+    EXPECT_EQ(sum.value(), 0);
+    EXPECT_EQ(bed.take(bed.uplink).size() + bed.take(bed.guest).size(), 0U);
 }
 
 TEST(Switch, IcmpErrorsGoToTheOwnerOfTheFlow) {
