@@ -9,6 +9,8 @@ namespace ivmm {
 class EventFd {
  public:
     static Result<EventFd> create();
+    /// One that another process has made. It must be non-blocking.
+    static EventFd adopt(UniqueFd fd) { return EventFd(std::move(fd)); }
 
     int fd() const { return fd_.get(); }
     void signal() const noexcept;

@@ -202,4 +202,15 @@ Result<void> Tap::set_offloads(const TapOffloads& offloads) {
     return {};
 }
 
+Result<std::array<uint8_t, 6>> Tap::hardware_address() const {
+    IVMM_ASSIGN(const auto socket, configuration_socket());
+    ifreq request = request_for(name_);
+    if (::ioctl(socket.get(), SIOCGIFHWADDR, &request) != 0) {
+        return fail_errno("cannot read the link address of TAP '{}'", name_);
+    }
+    std::array<uint8_t, 6> address{};
+    std::memcpy(address.data(), request.ifr_hwaddr.sa_data, address.size());
+    return address;
+}
+
 }  // namespace ivmm

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -45,6 +46,8 @@ class Tap {
     Result<void> set_host_address(const HostAddress& address);
     Result<void> bring_up();
     Result<void> set_offloads(const TapOffloads& offloads);
+    /// The link address of the host's end.
+    Result<std::array<uint8_t, 6>> hardware_address() const;
 
  private:
     Tap(UniqueFd fd, std::string name) : fd_(std::move(fd)), name_(std::move(name)) {}

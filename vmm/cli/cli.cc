@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "vmm/cli/switch.h"
 #include "vmm/control/version.h"
 
 namespace ivmm::cli {
@@ -81,6 +82,10 @@ int run_command_line(int argc, char** argv) {
     add_fork(app, action);
     add_standby_process(app, action);
     add_overlay(app, action);
+    add_switch(app, action);
+    add_divert(app, action);
+    add_undivert(app, action);
+    add_flows(app, action);
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& help_or_version) {

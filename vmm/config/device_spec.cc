@@ -6,6 +6,9 @@
 namespace ivmm {
 namespace {
 
+constexpr const char* kNetForms =
+    "tap=NAME[,mac=M][,host=ADDRESS/PREFIX][,existing] or switch=NAME[,port=P][,mac=M]";
+
 std::vector<std::string_view> split(std::string_view text, char separator) {
     std::vector<std::string_view> parts;
     while (true) {
@@ -60,20 +63,32 @@ Result<NetConfig> parse_net_spec(std::string_view spec) {
             IVMM_ASSIGN(net.mac, parse_mac(*mac));
         } else if (const auto host = value_of(part, "host")) {
             net.host_address = *host;
+        } else if (const auto name = value_of(part, "switch")) {
+            net.switch_name = *name;
+        } else if (const auto port = value_of(part, "port")) {
+            net.port = *port;
         } else {
-            return fail_as(ErrorKind::kUsage,
-                           "net '{}': unknown option '{}'; write "
-                           "tap=NAME[,mac=M][,host=ADDRESS/PREFIX][,existing]",
-                           spec, part);
+            return fail_as(ErrorKind::kUsage, "net '{}': unknown option '{}'; write {}", spec, part,
+                           kNetForms);
         }
     }
-    if (net.tap.empty()) {
-        return fail_as(ErrorKind::kUsage,
-                       "net '{}': no TAP device; write "
-                       "tap=NAME[,mac=M][,host=ADDRESS/PREFIX][,existing]",
-                       spec);
+    if (!net.has_cable()) {
+        return fail_as(ErrorKind::kUsage, "net '{}': no TAP device and no switch; write {}", spec,
+                       kNetForms);
     }
     return net;
+}
+
+std::string describe_cable(const NetConfig& net) {
+    if (!net.has_cable()) {
+        return "no cable";
+    }
+    return net.tap.empty() ? fmt::format("port {} of switch {}", net.port, net.switch_name)
+                           : "TAP " + net.tap;
+}
+
+std::string default_port(const std::string& guest, size_t index) {
+    return index == 0 ? guest : fmt::format("{}.{}", guest, index);
 }
 
 Result<MacAddress> parse_mac(std::string_view text) {

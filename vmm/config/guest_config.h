@@ -24,16 +24,21 @@ struct DiskConfig {
 };
 
 struct NetConfig {
-    std::string tap;                ///< name of the TAP device; empty: no cable (only of clones)
+    std::string tap;                ///< name of the TAP device
     bool existing = false;          ///< attach to a TAP that is there; else one is created
     std::optional<MacAddress> mac;  ///< of the guest; default: derived from name and index
     std::optional<std::string> host_address;  ///< "10.0.0.1/24": set on a created TAP
+    std::string switch_name = {};             ///< instead of a TAP: the switch (`ivmm switch`)
+    std::string port = {};                    ///< of the switch; default: made from name and index
 
-    static constexpr uint32_t kVersion = 1;
+    /// Otherwise there is no cable (only of clones).
+    bool has_cable() const { return !tap.empty() || !switch_name.empty(); }
+
+    static constexpr uint32_t kVersion = 2;
     bool operator==(const NetConfig&) const = default;
     template <class Visitor, class Self>
     static void fields(Visitor& visit, Self& self) {
-        visit(self.tap, self.existing, self.mac, self.host_address);
+        visit(self.tap, self.existing, self.mac, self.host_address, self.switch_name, self.port);
     }
 };
 

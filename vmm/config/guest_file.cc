@@ -218,6 +218,8 @@ Result<GuestConfig> parse_guest_file(std::string_view text, const std::string& p
         NetConfig& net = config.nets.emplace_back();
         std::string host;
         table.text("tap", net.tap);
+        table.text("switch", net.switch_name);
+        table.text("port", net.port);
         table.mac("mac", net.mac);
         table.text("host", host);
         table.boolean("existing", net.existing);

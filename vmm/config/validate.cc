@@ -137,24 +137,43 @@ Result<void> check_host_address(const NetConfig& net) {
     return {};
 }
 
+Result<void> check_tap(const NetConfig& net) {
+    if (net.tap.empty() || net.tap.size() >= IFNAMSIZ) {
+        return usage("net '{}': the name of a TAP device has 1 to {} characters", net.tap,
+                     IFNAMSIZ - 1);
+    }
+    // What the kernel refuses, and '%', which it would replace by a number.
+    const auto is_bad = [](char c) {
+        return c <= ' ' || c > '~' || c == '/' || c == ':' || c == '%';
+    };
+    if (net.tap == "." || net.tap == ".." || std::any_of(net.tap.begin(), net.tap.end(), is_bad)) {
+        return usage("net '{}': not a name for a TAP device; use letters and digits", net.tap);
+    }
+    if (!net.port.empty()) {
+        return usage("net '{}': port= is for a switch", net.tap);
+    }
+    return net.host_address ? check_host_address(net) : Result<void>();
+}
+
+Result<void> check_switch(const NetConfig& net) {
+    if (!net.tap.empty() || net.existing || net.host_address) {
+        return usage("net '{}': a switch has none of tap=, host= and existing", net.switch_name);
+    }
+    IVMM_TRY(check_guest_name(net.switch_name));
+    return net.port.empty() ? Result<void>() : check_guest_name(net.port);
+}
+
 Result<void> check_nets(const std::vector<NetConfig>& nets) {
     std::set<std::string> taps;
     std::set<MacAddress> macs;
     for (const auto& net : nets) {
-        if (net.tap.empty() || net.tap.size() >= IFNAMSIZ) {
-            return usage("net '{}': the name of a TAP device has 1 to {} characters", net.tap,
-                         IFNAMSIZ - 1);
-        }
-        // What the kernel refuses, and '%', which it would replace by a number.
-        const auto is_bad = [](char c) {
-            return c <= ' ' || c > '~' || c == '/' || c == ':' || c == '%';
-        };
-        if (net.tap == "." || net.tap == ".." ||
-            std::any_of(net.tap.begin(), net.tap.end(), is_bad)) {
-            return usage("net '{}': not a name for a TAP device; use letters and digits", net.tap);
-        }
-        if (!taps.insert(net.tap).second) {
-            return usage("net '{}': given twice", net.tap);
+        if (net.switch_name.empty()) {
+            IVMM_TRY(check_tap(net));
+            if (!taps.insert(net.tap).second) {
+                return usage("net '{}': given twice", net.tap);
+            }
+        } else {
+            IVMM_TRY(check_switch(net));
         }
         if (net.mac) {
             if ((*net.mac)[0] & 1 || *net.mac == MacAddress{}) {
@@ -167,9 +186,6 @@ Result<void> check_nets(const std::vector<NetConfig>& nets) {
                 return usage("net '{}': the MAC address {} is given twice", net.tap,
                              format_mac(*net.mac));
             }
-        }
-        if (net.host_address) {
-            IVMM_TRY(check_host_address(net));
         }
     }
     return {};
@@ -227,7 +243,7 @@ Result<void> validate_saved(const GuestConfig& config) {
     IVMM_TRY(check_guest_name(config.name));
     IVMM_TRY(check_hardware(config));
     auto connected = config.nets;
-    std::erase_if(connected, [](const NetConfig& net) { return net.tap.empty(); });
+    std::erase_if(connected, [](const NetConfig& net) { return !net.has_cable(); });
     return check_nets(connected);
 }
 

@@ -128,7 +128,12 @@ RuntimeDir RuntimeDir::find() {
 
 RuntimeDir RuntimeDir::find_overlay() {
     const std::string parent = find().path_;
-    return RuntimeDir(parent + "/overlay", parent);
+    return RuntimeDir(parent + "/overlay", parent, "overlay server");
+}
+
+RuntimeDir RuntimeDir::find_switch() {
+    const std::string parent = find().path_;
+    return RuntimeDir(parent + "/switch", parent, "switch");
 }
 
 Result<void> RuntimeDir::create() const {
@@ -181,10 +186,12 @@ Result<GuestLock> RuntimeDir::lock(const std::string& name) const {
             return GuestLock(std::move(file), base(name));
         }
         if (const pid_t owner = living_owner(file.get()); owner != 0) {
-            return fail(
-                "a guest named '{}' is running (pid {}); use another --name, or `ivmm "
-                "stop {}`",
-                name, owner, name);
+            return parent_.empty()
+                       ? fail(
+                             "a guest named '{}' is running (pid {}); use another --name, or "
+                             "`ivmm stop {}`",
+                             name, owner, name)
+                       : fail("the {} '{}' is running (pid {})", kind_, name, owner);
         }
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
@@ -210,7 +217,7 @@ Result<UniqueFd> RuntimeDir::connect(const std::string& name) const {
             return parent_.empty()
                        ? fail("no guest named '{}' is running; `ivmm ls` shows those that are",
                               name)
-                       : fail("no overlay server with pid {} is running", name);
+                       : fail("no {} '{}' is running", kind_, name);
         }
         return fail_errno("cannot reach the process behind '{}'", path);
     }

@@ -32,14 +32,18 @@ class GuestLock {
 /// (is_guest_name()).
 ///
 /// The overlay servers have a folder of the same kind in it, "overlay"; what is said here of a
-/// guest's name is there the pid of a server.
+/// guest's name is there the pid of a server. And so have the switches, "switch", with names of
+/// their own.
 class RuntimeDir {
  public:
     static RuntimeDir find();
     static RuntimeDir find_overlay();
+    static RuntimeDir find_switch();
 
     const std::string& path() const { return path_; }
     std::string socket_path(const std::string& name) const { return base(name) + ".sock"; }
+    /// Where a switch waits for guests.
+    std::string cables_path(const std::string& name) const { return base(name) + ".cables"; }
     std::string log_path(const std::string& name) const { return base(name) + ".log"; }
 
     /// Creates the folder if need be. Errors (kHost): it cannot be used.
@@ -62,15 +66,16 @@ class RuntimeDir {
         std::vector<std::string> running;
         std::vector<std::string> removed;
     };
-    explicit RuntimeDir(std::string path, std::string parent = {})
-        : path_(std::move(path)), parent_(std::move(parent)) {}
+    explicit RuntimeDir(std::string path, std::string parent = {}, const char* kind = "guest")
+        : path_(std::move(path)), parent_(std::move(parent)), kind_(kind) {}
     std::string base(const std::string& name) const { return path_ + "/" + name; }
     Result<Scan> scan() const;
     /// That the folder is a private one of this user.
     Result<void> check() const;
 
     std::string path_;
-    std::string parent_;  // of the overlay servers' folder: the guests'; else empty
+    std::string parent_;  // the guests' folder, of the others
+    const char* kind_;    // what runs under the names
 };
 
 }  // namespace ivmm

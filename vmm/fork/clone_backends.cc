@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include "vmm/config/device_spec.h"
+
 namespace ivmm {
 namespace {
 
@@ -38,7 +40,7 @@ Result<void> CloneBackends::plug_nets(KvmMachine& machine, const std::vector<Net
                        nets.size());
     }
     for (size_t i = 0; i < nets_.size(); ++i) {
-        const bool connected = i < nets.size() && !nets[i].tap.empty();
+        const bool connected = i < nets.size() && nets[i].has_cable();
         Result<void> plugged;
         if (connected) {
             machine.on_device_loop([&] {
@@ -50,7 +52,7 @@ Result<void> CloneBackends::plug_nets(KvmMachine& machine, const std::vector<Net
         IVMM_TRY(std::move(plugged));
         machine.devices().set_detail(
             fmt::format("net{}", i),
-            fmt::format("{}, {:02x}", connected ? "TAP " + nets[i].tap : "no cable",
+            fmt::format("{}, {:02x}", describe_cable(connected ? nets[i] : NetConfig()),
                         fmt::join(machine.config().nets[i].mac.value_or(MacAddress{}), ":")));
     }
     return {};

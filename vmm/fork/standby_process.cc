@@ -10,6 +10,7 @@
 #include "vmm/cli/cli.h"
 #include "vmm/cli/signals.h"
 #include "vmm/cli/standard_files.h"
+#include "vmm/config/device_spec.h"
 #include "vmm/fork/channel.h"
 #include "vmm/fork/clone_backends.h"
 #include "vmm/guest/guest_service.h"
@@ -69,9 +70,14 @@ Result<Standing> build(Channel& channel) {
 }
 
 Result<GuestLock> prepare(Channel& channel, Standing& standing) {
-    IVMM_ASSIGN(const auto order, channel.receive<PrepareMessage>(kForever));
+    IVMM_ASSIGN(auto order, channel.receive<PrepareMessage>(kForever));
     const RuntimeDir runtime = RuntimeDir::find();
     IVMM_ASSIGN(auto lock, runtime.lock(order.clone));
+    for (size_t i = 0; i < order.nets.size(); ++i) {
+        if (order.nets[i].port.empty() && !order.nets[i].switch_name.empty()) {
+            order.nets[i].port = default_port(order.clone, i);
+        }
+    }
     IVMM_TRY(standing.backends->plug_nets(*standing.machine, order.nets));
     standing.config.name = order.clone;
     standing.config.standby = false;

@@ -3,6 +3,8 @@
 #include "devices/blk/uring_disk.h"
 #include "devices/net/net_plug.h"
 #include "net/tap.h"
+#include "vmm/control/runtime_dir.h"
+#include "vmm/net/switch_backend.h"
 #include "vmm/net/tap_backend.h"
 
 namespace ivmm {
@@ -33,6 +35,13 @@ Result<std::unique_ptr<BlockBackend>> open_host_disk(const DiskConfig& config) {
 }
 
 Result<std::unique_ptr<NetBackend>> open_host_net(EventLoop& loop, const NetConfig& config) {
+    if (!config.switch_name.empty()) {
+        const SwitchBackend::Place place{RuntimeDir::find_switch().cables_path(config.switch_name),
+                                         config.port, config.mac.value_or(MacAddress{})};
+        IVMM_ASSIGN(auto end, net::connect_cable(place.path, place.port, place.mac));
+        IVMM_ASSIGN(auto backend, SwitchBackend::create(loop, std::move(end), place));
+        return std::unique_ptr<NetBackend>(std::move(backend));
+    }
     if (config.tap.empty()) {
         return std::unique_ptr<NetBackend>(std::make_unique<NetPlug>());
     }

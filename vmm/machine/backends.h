@@ -16,12 +16,12 @@ struct Backends {
     std::function<Result<std::unique_ptr<BlockBackend>>(const DiskConfig&)> disk;
     std::function<Result<std::unique_ptr<NetBackend>>(EventLoop&, const NetConfig&)> net;
 
-    /// The files and TAPs that the configuration names.
+    /// The files, TAPs and switches that the configuration names.
     static Backends of_host();
 };
 
 Result<std::unique_ptr<BlockBackend>> open_host_disk(const DiskConfig& config);
-/// Creates or attaches to the TAP; without a name there is no cable.
+/// Creates or attaches to the TAP, or connects to the switch; without either there is no cable.
 Result<std::unique_ptr<NetBackend>> open_host_net(EventLoop& loop, const NetConfig& config);
 
 }  // namespace ivmm

@@ -14,6 +14,7 @@
 #include "devices/serial/serial.h"
 #include "vmm/boot/cmdline.h"
 #include "vmm/boot/layout.h"
+#include "vmm/config/device_spec.h"
 
 namespace ivmm {
 MacAddress default_mac(std::string_view guest, size_t index) {
@@ -111,7 +112,7 @@ Result<void> DeviceSet::add_net(const NetConfig& config, const Backends& backend
     const MacAddress mac = config.mac.value();
     IVMM_ASSIGN(auto device, virtio::VirtioNet::create(loop_, memory_, std::move(backend), mac));
     return add_virtio(fmt::format("net{}", nets_++), "virtio-net",
-                      fmt::format("TAP {}, {:02x}", config.tap, fmt::join(mac, ":")),
+                      fmt::format("{}, {:02x}", describe_cable(config), fmt::join(mac, ":")),
                       std::move(device));
 }
 

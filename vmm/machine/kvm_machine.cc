@@ -7,6 +7,7 @@
 #include "vmm/boot/cmdline.h"
 #include "vmm/boot/kernel_loader.h"
 #include "vmm/boot/mptable.h"
+#include "vmm/config/device_spec.h"
 
 namespace ivmm {
 
@@ -36,8 +37,11 @@ Result<std::unique_ptr<KvmMachine>> KvmMachine::build(const GuestConfig& config,
         std::unique_ptr<KvmMachine>(new KvmMachine(std::move(kvm), config, std::move(memory)));
     KvmMachine& self = *machine;
     for (size_t i = 0; i < config.nets.size(); ++i) {
-        auto& mac = self.config_.nets[i].mac;
-        mac = mac.value_or(default_mac(config.name, i));
+        auto& net = self.config_.nets[i];
+        net.mac = net.mac.value_or(default_mac(config.name, i));
+        if (net.port.empty() && !net.switch_name.empty()) {
+            net.port = default_port(config.name, i);
+        }
     }
     IVMM_ASSIGN(self.vm_, Vm::create(self.kvm_, *self.memory_));
     IVMM_ASSIGN(self.device_loop_, LoopThread::start("devices"));

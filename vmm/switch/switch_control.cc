@@ -1,0 +1,217 @@
+#include "vmm/switch/switch_control.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "net/capture.h"
+#include "vmm/config/validate.h"
+#include "vmm/control/parameters.h"
+#include "vmm/control/version.h"
+#include "vmm/switch/switch_json.h"
+
+namespace ivmm {
+namespace {
+
+constexpr uint32_t kYear = 366 * 24 * 3600;
+
+Result<net::Policy> policy_named(const std::string& name) {
+    if (auto preset = net::preset_policy(name)) {
+        return *std::move(preset);
+    }
+    return net::load_policy(name);
+}
+
+}  // namespace
+
+SwitchControl::SwitchControl(Settings settings, net::Switch& net, net::SwitchServer& server,
+                             ControlServer& control)
+    : settings_(std::move(settings)), net_(net), server_(server) {
+    control.add_method("version", [](ControlConnection&, const Json& params) -> Result<Json> {
+        IVMM_TRY(rpc::check_parameters(params, {}));
+        return Json{{"version", kVersion}};
+    });
+    control.add_method("subscribe",
+                       [](ControlConnection& client, const Json& params) -> Result<Json> {
+                           IVMM_TRY(rpc::check_parameters(params, {}));
+                           client.set_subscribed(true);
+                           return Json::object();
+                       });
+    const auto add = [&](const char* name, Method method) {
+        control.add_method(name, [this, method](ControlConnection&, const Json& params) {
+            return (this->*method)(params);
+        });
+    };
+    add("status", &SwitchControl::status);
+    add("metrics", &SwitchControl::metrics);
+    add("add_clone", &SwitchControl::add_clone);
+    add("remove_port", &SwitchControl::remove_port);
+    add("divert", &SwitchControl::divert);
+    add("undivert", &SwitchControl::undivert);
+    add("flows", &SwitchControl::flows);
+    add("hold", &SwitchControl::hold);
+    add("commit", &SwitchControl::commit);
+    add("roll_back", &SwitchControl::roll_back);
+}
+
+Result<net::PortId> SwitchControl::port(const Json& params, const char* name,
+                                        net::Role role) const {
+    IVMM_ASSIGN(const auto wanted, rpc::text_parameter(params, name));
+    for (const auto& one : net_.ports()) {
+        if (one.name == wanted && one.role == role) {
+            return one.id;
+        }
+    }
+    return fail_as(ErrorKind::kUsage, "the switch has no {} '{}'", to_string(role), wanted);
+}
+
+Result<net::PortId> SwitchControl::guest_of(net::PortId clone) const {
+    for (const auto& one : net_.ports()) {
+        if (one.id == clone) {
+            return net_.find_port(one.guest).value();
+        }
+    }
+    return fail("the clone has gone");
+}
+
+Result<rpc::Json> SwitchControl::status(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {}));
+    const std::chrono::duration<double> uptime = std::chrono::steady_clock::now() - started_;
+    Json ports = Json::array();
+    for (const auto& one : net_.ports()) {
+        ports.push_back(to_json(one));
+    }
+    Json diversions = Json::array();
+    for (const auto& one : net_.diversions()) {
+        diversions.push_back(to_json(one));
+    }
+    Json tables = Json::array();
+    for (const auto& one : net_.tables()) {
+        tables.push_back(to_json(one));
+    }
+    return Json{{"name", settings_.name},
+                {"pid", ::getpid()},
+                {"uptime_s", uptime.count()},
+                {"ports", std::move(ports)},
+                {"diversions", std::move(diversions)},
+                {"tables", std::move(tables)}};
+}
+
+Result<rpc::Json> SwitchControl::metrics(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {}));
+    return Json{{"text", to_prometheus(net_, settings_.name)}};
+}
+
+Result<rpc::Json> SwitchControl::add_clone(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {"guest", "name", "policy"}));
+    IVMM_ASSIGN(const auto guest, port(params, "guest", net::Role::kGuest));
+    IVMM_ASSIGN(const auto name, rpc::text_parameter(params, "name"));
+    IVMM_TRY(check_guest_name(name));
+    net::Policy policy = settings_.policy;
+    if (params.contains("policy")) {
+        IVMM_ASSIGN(const auto wanted, rpc::text_parameter(params, "policy"));
+        IVMM_ASSIGN(policy, policy_named(wanted));
+    }
+    std::unique_ptr<net::Capture> capture;
+    if (!settings_.capture_dir.empty()) {
+        IVMM_ASSIGN(capture, net::Capture::create(
+                                 {.path = fmt::format("{}/{}", settings_.capture_dir, name)}));
+    }
+    IVMM_ASSIGN(const auto id, net_.add_clone(name, guest, std::move(policy)));
+    if (capture) {
+        net_.set_recorder(id, std::move(capture));
+    }
+    return Json::object();
+}
+
+Result<rpc::Json> SwitchControl::remove_port(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {"port"}));
+    IVMM_ASSIGN(const auto name, rpc::text_parameter(params, "port"));
+    const auto ports = net_.ports();
+    const auto found =
+        std::find_if(ports.begin(), ports.end(), [&](const auto& one) { return one.name == name; });
+    if (found == ports.end()) {
+        return fail_as(ErrorKind::kUsage, "the switch has no port '{}'", name);
+    }
+    for (const auto& one : ports) {
+        if (one.name == name || one.guest == name) {
+            server_.disconnect(one.id);
+        }
+    }
+    net_.remove_port(found->id);
+    return Json::object();
+}
+
+Result<rpc::Json> SwitchControl::divert(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(
+        params, {"clone", "scope", "remote", "remote_port", "flow", "ttl_s", "dry_run"}));
+    IVMM_ASSIGN(const auto clone, port(params, "clone", net::Role::kClone));
+    IVMM_ASSIGN(const auto guest, guest_of(clone));
+    IVMM_ASSIGN(const auto selector, selector_from(params, net_, guest));
+    IVMM_ASSIGN(const auto ttl, rpc::number_parameter(params, "ttl_s", 0, kYear, 0));
+    IVMM_ASSIGN(const bool dry_run, rpc::flag_parameter(params, "dry_run", false));
+    IVMM_ASSIGN(const bool is_new, net_.divert(clone, selector, ttl, dry_run));
+    return Json{{"diverted", to_string(selector)}, {"new", is_new}, {"dry_run", dry_run}};
+}
+
+Result<rpc::Json> SwitchControl::undivert(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {"guest", "scope", "remote", "remote_port", "flow"}));
+    IVMM_ASSIGN(const auto guest, port(params, "guest", net::Role::kGuest));
+    IVMM_ASSIGN(const auto selector, selector_from(params, net_, guest));
+    IVMM_ASSIGN(const bool was_there, net_.undivert(guest, selector));
+    return Json{{"was_diverted", was_there}};
+}
+
+Result<rpc::Json> SwitchControl::flows(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {"guest", "remote", "limit"}));
+    IVMM_ASSIGN(const auto guest, port(params, "guest", net::Role::kGuest));
+    IVMM_ASSIGN(const auto limit, rpc::number_parameter(params, "limit", 1, 2000, 1000));
+    std::optional<net::IpAddress> remote;
+    if (params.contains("remote")) {
+        IVMM_ASSIGN(const auto text, rpc::text_parameter(params, "remote"));
+        IVMM_ASSIGN(remote, net::parse_ip(text));
+    }
+    Json list = Json::array();
+    for (const auto& one : net_.flows(guest, limit, [&](const net::Flow& flow) {
+             return !remote || flow.key.remote == *remote;
+         })) {
+        list.push_back(to_json(one, net_.now_s()));
+    }
+    return Json{{"flows", std::move(list)}};
+}
+
+Result<rpc::Json> SwitchControl::hold(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(
+        params, {"guest", "scope", "remote", "remote_port", "flow", "frames", "bytes", "ms"}));
+    IVMM_ASSIGN(const auto guest, port(params, "guest", net::Role::kGuest));
+    IVMM_ASSIGN(const auto selector, selector_from(params, net_, guest));
+    net::Switch::HoldLimits limits;
+    IVMM_ASSIGN(const auto frames, rpc::number_parameter(params, "frames", 1, 4096, 1024));
+    IVMM_ASSIGN(const auto bytes, rpc::number_parameter(params, "bytes", 1, 16U << 20, 4U << 20));
+    limits.queue = {frames, bytes};
+    IVMM_ASSIGN(limits.most_ms, rpc::number_parameter(params, "ms", 1, 60'000, 2000));
+    net_.tick(net::monotonic_ns());  // so that the time begins now
+    IVMM_ASSIGN(const auto id, net_.begin_hold(guest, selector, limits));
+    return Json{{"hold", id}};
+}
+
+Result<rpc::Json> SwitchControl::commit(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {"hold", "clone", "ttl_s"}));
+    IVMM_ASSIGN(const auto hold, rpc::number_parameter(params, "hold", 0, UINT32_MAX, 0));
+    IVMM_ASSIGN(const auto clone, port(params, "clone", net::Role::kClone));
+    IVMM_ASSIGN(const auto ttl, rpc::number_parameter(params, "ttl_s", 0, kYear, 0));
+    net_.tick(net::monotonic_ns());
+    IVMM_ASSIGN(const auto report, net_.commit_hold(hold, clone, ttl));
+    return Json{{"held_frames", report.held_frames},
+                {"held_bytes", report.held_bytes},
+                {"refused_frames", report.refused},
+                {"hold_us", static_cast<double>(report.hold_ns) / 1000}};
+}
+
+Result<rpc::Json> SwitchControl::roll_back(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {"hold"}));
+    IVMM_ASSIGN(const auto hold, rpc::number_parameter(params, "hold", 0, UINT32_MAX, 0));
+    return Json{{"was_held", net_.roll_back_hold(hold)}};
+}
+
+}  // namespace ivmm
