@@ -19,6 +19,9 @@ constexpr std::string_view kPvmWords =
     "noxsave "
     // Emulated code is too slow for the watchdog and for the boot-time test of the timer.
     "tsc=reliable no_timer_check "
+    // The TSC is the host's and cannot be moved: to a guest that goes on from files, all the time
+    // in between would have passed at once. KVM's clock stands still meanwhile.
+    "clocksource=kvm-clock "
     // Two passes over the kernel's own code at boot that cost seconds: splitting its mappings to
     // protect them, and patching its lock prefixes away.
     "rodata=off noreplace-smp "
