@@ -36,7 +36,8 @@ class LocalTarget final : public ForkTarget {
     Synchroniser* lend_synchroniser() override { return synchroniser_.get(); }
 
  private:
-    LocalTarget(Machine& machine, std::string program) : machine_(machine), program_(program) {}
+    LocalTarget(Machine& machine, std::string program)
+        : machine_(machine), program_(std::move(program)) {}
     Result<void> launch();
     /// The clone has it mapped, and keeps it; from now on nobody can change it any more.
     void give_image_away();
