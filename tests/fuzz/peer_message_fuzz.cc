@@ -38,8 +38,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     frame.type = header.type;
     const auto fields = input.first(std::min<size_t>(header.length, input.size()));
     frame.fields.assign(fields.begin(), fields.end());
-    const auto tail = input.subspan(fields.size());
-    frame.tail.assign(tail.begin(), tail.begin() + std::min<ptrdiff_t>(header.tail, tail.size()));
+    const auto rest = input.subspan(fields.size());
+    const auto tail = rest.first(std::min<size_t>(header.tail, rest.size()));
+    frame.tail.assign(tail.begin(), tail.end());
 
     check<Hello>(frame);
     check<Welcome>(frame);
