@@ -22,7 +22,32 @@ class Clone(harness.Program):
         self.wait_end()
 
 
-class ForkCase(unittest.TestCase):
+def standby_status(workspace, guest="main"):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(workspace.path / "ivmm" / f"{guest}.sock"))
+        client.sendall(b'{"jsonrpc":"2.0","id":1,"method":"standby.status"}\n')
+        return json.loads(client.makefile().readline())["result"]
+
+
+class SelfCheckingCase(unittest.TestCase):
+    """With guests that look after their own memory."""
+
+    def assert_passes(self, console, passes=2, since=0):
+        """The guest goes over its memory so many times more, and finds it as it should be."""
+        first = []
+
+        def enough():
+            reports = re.findall(r"generation=(\d+) .* errors=(\d+)", console.console[since:])
+            if reports:
+                self.assertEqual({errors for _, errors in reports}, {"0"}, console.console)
+                first.append(int(reports[0][0]))
+                return int(reports[-1][0]) >= first[0] + passes
+            return False
+
+        self.assertTrue(harness.eventually(enough), console.console + console.log)
+
+
+class ForkCase(SelfCheckingCase):
     def setUp(self):
         self.workspace = harness.Workspace()
         self.addCleanup(self.workspace.close)
@@ -61,25 +86,8 @@ class ForkCase(unittest.TestCase):
     def assert_no_leftovers(self):
         self.assertEqual(self.workspace.leftovers(), [])
 
-    def assert_passes(self, console, passes=2, since=0):
-        """The guest goes over its memory so many times more, and finds it as it should be."""
-        first = []
-
-        def enough():
-            reports = re.findall(r"generation=(\d+) .* errors=(\d+)", console.console[since:])
-            if reports:
-                self.assertEqual({errors for _, errors in reports}, {"0"}, console.console)
-                first.append(int(reports[0][0]))
-                return int(reports[-1][0]) >= first[0] + passes
-            return False
-
-        self.assertTrue(harness.eventually(enough), console.console + console.log)
-
     def standby(self):
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(self.workspace.path / "ivmm" / "main.sock"))
-            client.sendall(b'{"jsonrpc":"2.0","id":1,"method":"standby.status"}\n')
-            return json.loads(client.makefile().readline())["result"]
+        return standby_status(self.workspace)
 
     def in_sync_again(self, pid):
         """Until there is another standby than that process."""

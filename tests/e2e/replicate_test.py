@@ -14,9 +14,9 @@ import ssl
 import struct
 import subprocess
 import time
-import unittest
 
 import fork_linux_test
+import forks
 import harness
 import linux_guest_test
 import two_hosts
@@ -24,7 +24,7 @@ import two_hosts
 LISTEN = f"{two_hosts.ADDRESSES[1]}:{two_hosts.PORT}"
 
 
-class ReplicateSteps(unittest.TestCase):
+class ReplicateSteps(forks.SelfCheckingCase):
     """What the tests have in common."""
 
     to = LISTEN
@@ -63,10 +63,7 @@ class ReplicateSteps(unittest.TestCase):
         return done.stderr if code else done.stdout
 
     def status(self):
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(self.first.path / "ivmm" / "main.sock"))
-            client.sendall(b'{"jsonrpc":"2.0","id":1,"method":"standby.status"}\n')
-            return json.loads(client.makefile().readline())["result"]
+        return forks.standby_status(self.first)
 
     def wait_in_sync(self):
         self.assertTrue(harness.eventually(lambda: self.status()["phase"] == "in-sync", 60),
@@ -97,20 +94,6 @@ class ReplicateSteps(unittest.TestCase):
         clone.wait_end()
         self.assertTrue(harness.eventually(
             lambda: self.second.ivmm("rm", clone.name).returncode == 0))
-
-    def assert_passes(self, console, passes=2, since=0):
-        """The guest goes over its memory so many times more, and finds it as it should be."""
-        first = []
-
-        def enough():
-            reports = re.findall(r"generation=(\d+) .* errors=(\d+)", console.console[since:])
-            if reports:
-                self.assertEqual({errors for _, errors in reports}, {"0"}, console.console)
-                first.append(int(reports[0][0]))
-                return int(reports[-1][0]) >= first[0] + passes
-            return False
-
-        self.assertTrue(harness.eventually(enough), console.console + console.log)
 
     def assert_main_is_well(self, main):
         self.assertEqual(main.status()["state"], "running")

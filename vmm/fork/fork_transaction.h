@@ -28,8 +28,6 @@ class ForkTransaction {
 
     /// `trigger`: since when somebody waits for the clone.
     Result<ForkReport> run(const ForkRequest& request, Stopwatch trigger);
-    /// The machine at the instant of the fork.
-    MachineState take_state() { return std::move(state_); }
     /// After run(), once: the clones that are children of this process.
     std::vector<ForkTarget::Child> take_children() { return std::move(children_); }
 

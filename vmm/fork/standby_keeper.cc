@@ -5,7 +5,6 @@
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <ctime>
 
 #include "base/log.h"
 #include "vmm/config/validate.h"
@@ -20,13 +19,6 @@ constexpr double kUsPerMs = 1000;
 constexpr double kRetryMs = 1000;
 /// When whoever waits for the answer of a fork has it.
 constexpr double kAtOnceMs = 1;
-
-/// What the calling thread has had of a processor.
-double thread_cpu_us() {
-    timespec time{};
-    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_nsec) / 1e3;
-}
 
 }  // namespace
 

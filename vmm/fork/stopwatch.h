@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <ctime>
 
 namespace ivmm {
 
@@ -17,5 +18,15 @@ class Stopwatch {
  private:
     Clock::time_point begin_ = Clock::now();
 };
+
+/// Microseconds of a processor that the calling thread has had.
+inline double thread_cpu_us() {
+    constexpr double kUsPerSecond = 1e6;
+    constexpr double kNsPerUs = 1e3;
+    timespec time{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) * kUsPerSecond +
+           static_cast<double>(time.tv_nsec) / kNsPerUs;
+}
 
 }  // namespace ivmm

@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <ctime>
 
 #include "vmm/config/size.h"
 #include "vmm/fork/stopwatch.h"
@@ -38,16 +37,6 @@ constexpr milliseconds kBuild{60'000};
 constexpr milliseconds kStart{60'000};
 /// A round that took less of the processor than this waits for the link, not for the processor.
 constexpr double kBusyShare = 0.25;
-
-/// What this thread has used of the processor.
-double cpu_us() {
-    constexpr double kUsPerSecond = 1e6;
-    constexpr double kNsPerUs = 1e3;
-    timespec now{};
-    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return static_cast<double>(now.tv_sec) * kUsPerSecond +
-           static_cast<double>(now.tv_nsec) / kNsPerUs;
-}
 
 Result<std::vector<uint64_t>> disk_sizes(const GuestConfig& config) {
     std::vector<uint64_t> sizes;
@@ -225,7 +214,7 @@ Result<void> RemoteTarget::send_pages(Clock::time_point end) {
 }
 
 Result<ForkTarget::Progress> RemoteTarget::sync() {
-    const double cpu = cpu_us();
+    const double cpu = thread_cpu_us();
     const auto begin = Clock::now();
     if (prepared_) {
         // A fork that was not carried out: the other side makes another standby.
@@ -254,7 +243,7 @@ Result<ForkTarget::Progress> RemoteTarget::sync() {
     progress.lag_pages = lag;
     progress.sent_bytes = sent_before_ + (link_ ? link_->stream().bytes_written() : 0);
     progress.trouble = trouble_;
-    progress.round.us = cpu_us() - cpu;
+    progress.round.us = thread_cpu_us() - cpu;
     const double busy =
         progress.round.us / std::chrono::duration<double, std::micro>(kSlice).count();
     progress.more = link_ && !arrived && (!complete_ || busy < kBusyShare);
