@@ -284,7 +284,13 @@ class ReplicateTest(ReplicateSteps):
             if code != 0:
                 self.assertTrue(harness.eventually(lambda: not list(self.second.disks.iterdir())))
             self.second.ivmm("stop", f"trap{number}")
-            self.second.ivmm("rm", "--all")
+
+            # Until that host knows that its clone is wanted, it is still being made there.
+            def removed():
+                self.second.ivmm("rm", "--all")
+                return not list(self.second.disks.iterdir())
+
+            self.assertTrue(harness.eventually(removed))
         for step, count in steps.items():
             print(f"{count} × {step}", flush=True)
         self.assert_main_is_well(main)
