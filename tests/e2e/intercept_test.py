@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 """An attacker who is logged in to a Linux server is moved to its clone, and nobody else notices."""
 
+import concurrent.futures
 import hashlib
 import json
+import os
+import pathlib
+import re
 import time
 
 import fork_linux_test
@@ -24,6 +28,32 @@ while True:
         print("failed:", error, flush=True)
     time.sleep(0.2)
 """
+
+# Asks for the page, and says the end of its question when it is told to.
+ASK = """
+import socket, sys
+server = socket.create_connection((sys.argv[2], 80), 60, (sys.argv[1], 0))
+server.sendall(b"GET / HTTP/1.0\\r\\n")
+print("asked", flush=True)
+sys.stdin.readline()
+server.sendall(b"\\r\\n")
+page = b""
+while data := server.recv(4096):
+    page += data
+sys.exit(0 if b"ivmm guest" in page else page.decode())
+"""
+ATTACKS = int(os.environ.get("IVMM_ATTACKS", "3"))
+AT_ONCE = 5
+
+
+def main_memory(guest):
+    """Bytes that the guest's process and its standby have for themselves."""
+    pid = guest.status()["pid"]
+    total = 0
+    for process in [pid, *pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]:
+        rollup = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text()
+        total += int(re.search(r"Pss:\s+(\d+)", rollup)[1]) << 10
+    return total
 
 
 class InterceptTest(overlay_test.OverlayTest):
@@ -137,6 +167,64 @@ class InterceptTest(overlay_test.OverlayTest):
         self.assertEqual(attacker.resets(), 0)
         self.check_flows(attacker, user)
         self.end(main, attacker, report)
+
+    # Many attacks. Each attacker has an address of his own and is in the middle of a question.
+
+    def attack(self, attacker, number):
+        """Connects, is moved to a clone, and goes on; the clone's name."""
+        attacker_ip = attacker.addresses[number]
+        script = self.program(*attacker.prefix("python3", "-c", ASK, attacker_ip, GUEST))
+        script.wait_for("asked")
+        name = f"trap{number}"
+        report = json.loads(self.ivmm("fork", "linux", "--name", name, "--attacker", attacker_ip,
+                                      "--json"))
+        self.assertEqual(report["refused_frames"], 0)
+        script.type("\n")
+        self.assertEqual(script.wait_end(), 0, script.log)
+        flows = json.loads(self.ivmm("flows", "linux", "--peer", attacker_ip, "--json"))["flows"]
+        self.assertEqual({flow["owner"] for flow in flows}, {name})
+        return name, attacker_ip
+
+    def remove(self, name, attacker_ip):
+        self.ivmm("stop", name)
+        self.assertTrue(harness.eventually(lambda: name not in self.ivmm("ls")))
+        self.ivmm("rm", name)
+        self.ivmm("undivert", "linux", "--attacker", attacker_ip)
+
+    def traces(self):
+        """What clones could leave behind."""
+        switch = json.loads(self.ivmm("switch", "status", "--json"))
+        return {
+            "ports": [port["name"] for port in switch["ports"]],
+            "diversions": switch["diversions"],
+            "mounts": sorted(overlay_test.mounts_below(self.workspace.path)),
+            "runtime": sorted(p.name for p in (self.workspace.path / "ivmm").iterdir()
+                              if p.suffix != ".log"),
+            "views": [view["name"] for view in self.overlay_json("ls", self.upper)["views"]],
+        }
+
+    def test_many_attacks(self):
+        attacker = self.peer("att", "198.51.100")
+        main, _ = self.start_site()
+        before = self.traces()
+        first = None
+        for number in range(ATTACKS):
+            self.remove(*self.attack(attacker, number))
+            harness.eventually(lambda: "in-sync" in self.ivmm("standby", "linux"))
+            self.assertEqual(self.traces(), before)
+            memory = main_memory(main)
+            first = first or memory
+        print(f"{ATTACKS} attacks, memory {first >> 20} MiB after the first, {memory >> 20} after "
+              "the last", flush=True)
+        self.assertLess(memory, first + (16 << 20))
+
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            clones = list(pool.map(lambda number: self.attack(attacker, ATTACKS + number),
+                                   range(AT_ONCE)))
+        self.assertEqual(len({name for name, _ in clones}), AT_ONCE)
+        for name, attacker_ip in clones:
+            self.remove(name, attacker_ip)
+        self.assertEqual(self.traces(), before)
 
     def check_flows(self, attacker, user):
         for peer, owner in ((attacker, "trap"), (user, "linux")):

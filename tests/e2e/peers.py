@@ -9,11 +9,14 @@ def run(*command):
 
 
 class Peer:
-    """A machine with one address, which reaches the guests through this process's namespace."""
+    """A machine that reaches the guests through this process's namespace."""
+
+    ADDRESSES = 100
 
     def __init__(self, name, network):
-        """`network`: the first three bytes of its addresses; its own ends with 2."""
-        self.address = f"{network}.2"
+        """`network`: the first three bytes of its addresses."""
+        self.addresses = [f"{network}.{i}" for i in range(2, 2 + self.ADDRESSES)]
+        self.address = self.addresses[0]
         self.namespace = f"ivmm{os.getpid()}{name}"
         link = f"{name}-{os.getpid()}"[:15]
         run("ip", "netns", "add", self.namespace)
@@ -22,9 +25,11 @@ class Peer:
                 self.namespace)
             run("ip", "address", "add", f"{network}.1/24", "dev", link)
             run("ip", "link", "set", link, "up")
-            for command in (f"address add {self.address}/24 dev eth0", "link set lo up",
-                            "link set eth0 up", f"route add default via {network}.1"):
-                run("ip", "-n", self.namespace, *command.split())
+            commands = [f"address add {address}/24 dev eth0" for address in self.addresses]
+            commands += ["link set lo up", "link set eth0 up",
+                         f"route add default via {network}.1"]
+            subprocess.run(["ip", "-n", self.namespace, "-batch", "-"], check=True,
+                           input="\n".join(commands), text=True)
         except BaseException:
             self.close()
             raise
