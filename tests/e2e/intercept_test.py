@@ -3,20 +3,18 @@
 
 import concurrent.futures
 import hashlib
-import json
 import os
 import pathlib
 import re
 import time
+import unittest
 
-import fork_linux_test
 import harness
+import intercept_site
+import linux_guest_test
 import overlay_test
-import peers
 
-GUEST = harness.LinuxSnapshot.ADDRESS
-HOST = harness.LinuxSnapshot.HOST
-DISK = "disk.ext4"
+GUEST = intercept_site.GUEST
 # Fetches the page again and again, each time over a connection of its own.
 VISIT = """
 import sys, time, urllib.request
@@ -28,7 +26,6 @@ while True:
         print("failed:", error, flush=True)
     time.sleep(0.2)
 """
-
 # Asks for the page, and says the end of its question when it is told to.
 ASK = """
 import socket, sys
@@ -56,82 +53,33 @@ def main_memory(guest):
     return total
 
 
-class InterceptTest(overlay_test.OverlayTest):
+class InterceptTest(unittest.TestCase):
     images = None
     snapshot = None  # harness.LinuxSnapshot
 
-    def peer(self, name, network):
-        peer = peers.Peer(name, network)
-        self.addCleanup(peer.close)
-        return peer
-
-    def program(self, *argv):
-        program = harness.Program(argv, self.workspace.environment)
-        self.addCleanup(program.close)
-        return program
-
-    def ssh(self, peer, *command):
-        rootfs = self.images.rootfs
-        return peer.prefix(
-            "ssh", "-F", "none", "-i", rootfs / "id_ed25519", "-o", "BatchMode=yes",
-            "-o", f"UserKnownHostsFile={rootfs / 'known_hosts'}", "-o", "HostKeyAlias=ivmm-guest",
-            "-o", "ConnectTimeout=60", *command)
-
-    def log_in(self, peer):
-        """A person at a shell of the server, from another machine."""
-        session = self.program(*self.ssh(peer, "-tt", f"root@{GUEST}"))
-        session.wait_for("# ")
-        return fork_linux_test.Shell(session)
-
-    def console(self, guest):
-        console = self.program(harness.IVMM, "console", guest)
-        console.type("\n")
-        console.wait_for("# ")
-        return fork_linux_test.Shell(console)
-
-    def ivmm(self, *arguments):
-        done = self.workspace.ivmm(*arguments)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout
-
-    def start_site(self):
-        """The server, on an overlay and a switch, with a standby."""
-        self.mount(lower=self.snapshot.path)
-        self.captures = self.workspace.path / "captures"
-        self.captures.mkdir()
-        switch = self.program(
-            harness.IVMM, "switch", "run", "lan", "--uplink", f"up0,host={HOST}", "--capture",
-            self.captures, "--events", self.captures / "events.json")
-        switch.wait_for("runs")
-        peers.route_between()
-        main = harness.Restored(self.workspace, self.snapshot.path / "snapshot", "linux",
-                                "--disk", self.mnt / DISK, "--net", "switch=lan")
-        self.addCleanup(main.close)
-        main.type("\n")
-        main.wait_for(harness.LinuxSnapshot.PROMPT)
-        self.ivmm("standby", "linux")
-        return main, fork_linux_test.Shell(main)
+    def setUp(self):
+        self.site = intercept_site.Site(self.images, self.snapshot)
+        self.addCleanup(self.site.close)
 
     def test_a_session_goes_on_in_the_clone(self):
-        attacker = self.peer("att", "198.51.100")
-        user = self.peer("usr", "203.0.113")
-        main, shell = self.start_site()
+        site = self.site
+        attacker, user = site.peer("att", "198.51.100"), site.peer("usr", "203.0.113")
+        shell = site.start()
         shell.run("ln -s /bin/busybox /srv/www/big; echo first >/root/file")
         whole = shell.run("sha256sum /srv/www/big").split()[0]
 
-        visitor = self.program(*user.prefix("python3", "-c", VISIT, f"http://{GUEST}/"))
+        visitor = site.program(*user.prefix("python3", "-c", VISIT, f"http://{GUEST}/"))
         visitor.wait_for("ok")
-        works = self.log_in(user)
+        works = site.log_in(user)
         works.run("who=user; cd /srv")
-        hacks = self.log_in(attacker)
+        hacks = site.log_in(attacker)
         hacks.run("secret=seen-before; cd /tmp; { sleep 1000 & }")
-        big = self.workspace.path / "big"
-        download = self.program(*user.prefix(
+        big = site.workspace.path / "big"
+        download = site.program(*user.prefix(
             "curl", "-sS", "--limit-rate", "100K", "-o", big, f"http://{GUEST}/big"))
         time.sleep(1)
 
-        report = json.loads(self.ivmm("fork", "linux", "--name", "trap", "--attacker",
-                                      attacker.address, "--json"))
+        report = site.ask("fork", "linux", "--name", "trap", "--attacker", attacker.address)
         print(f"pause {report['pause_us']:.0f} µs (switch {report['net_commit_us']:.0f}), "
               f"frames waited {report['net_hold_us']:.0f} µs: {report['held_frames']} and "
               f"{report['unread_frames']}; runs after {report['trigger_to_run_us'] / 1000:.1f} ms",
@@ -148,71 +96,82 @@ class InterceptTest(overlay_test.OverlayTest):
         # Each side sees its own.
         self.assertIn("first", works.run("cat /root/file"))
         self.assertIn("No such file", works.run("cat /root/dropped"))
-        self.assertIn("evil", self.console("trap").run("cat /root/file"))
+        self.assertIn("evil", site.console("trap").run("cat /root/file"))
         # A new connection of his is the clone's, one of the user's the primary's.
-        self.assertIn("evil", self.log_in(attacker).run("cat /root/file"))
-        self.assertIn("first", self.log_in(user).run("cat /root/file"))
+        self.assertIn("evil", site.log_in(attacker).run("cat /root/file"))
+        self.assertIn("first", site.log_in(user).run("cat /root/file"))
         # He gets out to nobody, not even to whom he came from.
-        for target in (user.address, attacker.address, HOST.split("/")[0]):
+        for target in (user.address, attacker.address, "10.77.0.1"):
             self.assertNotIn("connected", hacks.run(
                 f"timeout 3 nc {target} 22 </dev/null && echo connec''ted"))
 
         self.assertEqual(download.wait_end(120), 0, download.log)
         self.assertEqual(hashlib.sha256(big.read_bytes()).hexdigest(), whole)
         visitor.close()
-        visits = visitor.console.split("\n")
-        self.assertGreater(visits.count("ok"), 5)
+        self.assertGreater(visitor.console.split("\n").count("ok"), 5)
         self.assertNotIn("failed", visitor.console)
         self.assertEqual(user.resets(), 0)
         self.assertEqual(attacker.resets(), 0)
-        self.check_flows(attacker, user)
-        self.end(main, attacker, report)
+        self.assertEqual(site.flow_owners(attacker.address), {"trap"})
+        self.assertEqual(site.flow_owners(user.address), {"linux"})
+        self.assertIn("ivmm.switch.contained", {event["eventid"] for event in site.events()})
+        self.assertGreater((site.captures / "trap.0001.pcapng").stat().st_size, 1000)
+        self.end(attacker, report)
+
+    def end(self, attacker, report):
+        """Everything is as it was before the fork."""
+        site = self.site
+        site.ivmm("stop", "trap")
+        self.assertEqual(
+            linux_guest_test.file_in(report["disks"][0]["path"], "/root/dropped"), "evil\n")
+        removed = site.workspace.ivmm("rm", "trap")
+        self.assertEqual(removed.returncode, 0, removed.stderr)
+        self.assertIn(f"ivmm undivert linux --attacker {attacker.address}", removed.stderr)
+        site.ivmm("undivert", "linux", "--attacker", attacker.address)
+        self.assertIn("first", site.log_in(attacker).run("cat /root/file"))
+        site.main.type("poweroff\n")
+        self.assertEqual(site.main.wait_end(), 0, site.main.log)
+        checked = linux_guest_test.fsck(site.disk)
+        self.assertEqual(checked.returncode, 0, checked.stdout)
 
     # Many attacks. Each attacker has an address of his own and is in the middle of a question.
 
     def attack(self, attacker, number):
-        """Connects, is moved to a clone, and goes on; the clone's name."""
-        attacker_ip = attacker.addresses[number]
-        script = self.program(*attacker.prefix("python3", "-c", ASK, attacker_ip, GUEST))
-        script.wait_for("asked")
+        """Connects, is moved to a clone, and goes on; the clone's name and his address."""
+        address = attacker.addresses[number]
+        question = self.site.program(*attacker.prefix("python3", "-c", ASK, address, GUEST))
+        question.wait_for("asked")
         name = f"trap{number}"
-        report = json.loads(self.ivmm("fork", "linux", "--name", name, "--attacker", attacker_ip,
-                                      "--json"))
+        report = self.site.ask("fork", "linux", "--name", name, "--attacker", address)
         self.assertEqual(report["refused_frames"], 0)
-        script.type("\n")
-        self.assertEqual(script.wait_end(), 0, script.log)
-        flows = json.loads(self.ivmm("flows", "linux", "--peer", attacker_ip, "--json"))["flows"]
-        self.assertEqual({flow["owner"] for flow in flows}, {name})
-        return name, attacker_ip
-
-    def remove(self, name, attacker_ip):
-        self.ivmm("stop", name)
-        self.assertTrue(harness.eventually(lambda: name not in self.ivmm("ls")))
-        self.ivmm("rm", name)
-        self.ivmm("undivert", "linux", "--attacker", attacker_ip)
+        question.type("\n")
+        self.assertEqual(question.wait_end(), 0, question.log)
+        self.assertEqual(self.site.flow_owners(address), {name})
+        return name, address
 
     def traces(self):
         """What clones could leave behind."""
-        switch = json.loads(self.ivmm("switch", "status", "--json"))
+        switch = self.site.ask("switch", "status")
         return {
             "ports": [port["name"] for port in switch["ports"]],
             "diversions": switch["diversions"],
-            "mounts": sorted(overlay_test.mounts_below(self.workspace.path)),
-            "runtime": sorted(p.name for p in (self.workspace.path / "ivmm").iterdir()
-                              if p.suffix != ".log"),
-            "views": [view["name"] for view in self.overlay_json("ls", self.upper)["views"]],
+            "mounts": overlay_test.mounts_below(self.site.workspace.path),
+            "runtime": sorted(file.name for file in (self.site.workspace.path / "ivmm").iterdir()
+                              if file.suffix != ".log"),
+            "views": [view["name"] for view in
+                      self.site.ask("overlay", "ls", self.site.store)["views"]],
         }
 
     def test_many_attacks(self):
-        attacker = self.peer("att", "198.51.100")
-        main, _ = self.start_site()
+        attacker = self.site.peer("att", "198.51.100")
+        self.site.start()
         before = self.traces()
         first = None
         for number in range(ATTACKS):
-            self.remove(*self.attack(attacker, number))
-            harness.eventually(lambda: "in-sync" in self.ivmm("standby", "linux"))
+            self.site.remove(*self.attack(attacker, number))
+            self.site.ivmm("standby", "linux")
             self.assertEqual(self.traces(), before)
-            memory = main_memory(main)
+            memory = main_memory(self.site.main)
             first = first or memory
         print(f"{ATTACKS} attacks, memory {first >> 20} MiB after the first, {memory >> 20} after "
               "the last", flush=True)
@@ -222,32 +181,9 @@ class InterceptTest(overlay_test.OverlayTest):
             clones = list(pool.map(lambda number: self.attack(attacker, ATTACKS + number),
                                    range(AT_ONCE)))
         self.assertEqual(len({name for name, _ in clones}), AT_ONCE)
-        for name, attacker_ip in clones:
-            self.remove(name, attacker_ip)
+        for name, address in clones:
+            self.site.remove(name, address)
         self.assertEqual(self.traces(), before)
-
-    def check_flows(self, attacker, user):
-        for peer, owner in ((attacker, "trap"), (user, "linux")):
-            flows = json.loads(self.ivmm("flows", "linux", "--peer", peer.address,
-                                         "--json"))["flows"]
-            self.assertEqual({flow["owner"] for flow in flows}, {owner})
-        events = [json.loads(line) for line in
-                  (self.captures / "events.json").read_text().splitlines()]
-        self.assertIn("ivmm.switch.contained", {event["eventid"] for event in events})
-        self.assertGreater((self.captures / "trap.0001.pcapng").stat().st_size, 1000)
-
-    def end(self, main, attacker, report):
-        """Everything is as it was before the fork."""
-        self.ivmm("stop", "trap")
-        self.assertEqual(fork_linux_test.linux_guest_test.file_in(
-            report["disks"][0]["path"], "/root/dropped"), "evil\n")
-        removed = self.workspace.ivmm("rm", "trap")
-        self.assertEqual(removed.returncode, 0, removed.stderr)
-        self.assertIn(f"ivmm undivert linux --attacker {attacker.address}", removed.stderr)
-        self.ivmm("undivert", "linux", "--attacker", attacker.address)
-        self.assertIn("first", self.log_in(attacker).run("cat /root/file"))
-        main.type("poweroff\n")
-        self.assertEqual(main.wait_end(), 0, main.log)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class Peer:
         self.addresses = [f"{network}.{i}" for i in range(2, 2 + self.ADDRESSES)]
         self.address = self.addresses[0]
         self.namespace = f"ivmm{os.getpid()}{name}"
-        link = f"{name}-{os.getpid()}"[:15]
+        self.link = link = f"{name}-{os.getpid()}"[:15]
         run("ip", "netns", "add", self.namespace)
         try:
             run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns",
@@ -51,6 +51,8 @@ class Peer:
         return counters["OutRsts"] + counters["EstabResets"]
 
     def close(self):
+        # The namespace ends some time later.
+        subprocess.run(["ip", "link", "del", self.link], capture_output=True)
         subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True)
 
 
