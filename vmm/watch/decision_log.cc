@@ -48,7 +48,7 @@ Json DecisionLog::decided(const Alert& alert, const Decision& decision, bool dry
         more["dry_run"] = true;
     }
     return write(alert, *decision.rule, is_withheld ? "withheld" : to_string(decision.rule->action),
-                 decision.reason, std::move(more), now_ms);
+                 decision.reason, more, now_ms);
 }
 
 Json DecisionLog::ended(const Alert& alert, const Rule& rule, const Result<Json>& outcome,
@@ -59,11 +59,11 @@ Json DecisionLog::ended(const Alert& alert, const Rule& rule, const Result<Json>
     }
     return write(alert, rule, outcome ? "done" : "failed",
                  outcome ? "the attacker is in the clone" : printable(outcome.error().message),
-                 std::move(more), now_ms);
+                 more, now_ms);
 }
 
 Json DecisionLog::write(const Alert& alert, const Rule& rule, const char* event, std::string reason,
-                        Json more, uint64_t now_ms) {
+                        const Json& more, uint64_t now_ms) {
     Told& told = told_[event];
     if (told.second != now_ms / 1000) {
         told.second = now_ms / 1000;

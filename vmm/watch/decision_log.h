@@ -31,7 +31,7 @@ class DecisionLog {
         uint64_t suppressed = 0;
     };
     rpc::Json write(const Alert& alert, const Rule& rule, const char* event, std::string reason,
-                    rpc::Json more, uint64_t now_ms);
+                    const rpc::Json& more, uint64_t now_ms);
 
     std::string sensor_;
     UniqueFd file_;
