@@ -214,7 +214,8 @@ Result<rpc::Json> SwitchControl::commit(const Json& params) {
     IVMM_ASSIGN(const auto ttl, rpc::number_parameter(params, "ttl_s", 0, kYear, 0));
     net_.tick(net::monotonic_ns());
     IVMM_ASSIGN(const auto report, net_.commit_hold(hold, clone, ttl));
-    return Json{{"held_frames", report.held_frames},
+    return Json{{"unread_frames", report.unread_frames},
+                {"held_frames", report.held_frames},
                 {"held_bytes", report.held_bytes},
                 {"refused_frames", report.refused},
                 {"hold_us", static_cast<double>(report.hold_ns) / 1000}};
