@@ -405,6 +405,60 @@ class WatchSwitchTest(WatchCase):
         self.assertEqual(len(self.diverted()), 1)
 
 
+@unittest.skipUnless(os.access("/dev/kvm", os.R_OK | os.W_OK), "needs /dev/kvm")
+class WatchForkTest(WatchCase):
+    """With a switch and a guest of flesh and blood."""
+
+    def setUp(self):
+        super().setUp()
+        self.start("switch", "run", "lan")
+        self.guest = harness.Guest(
+            self.workspace, "web", "--no-acpi", "--mem", "64M", "--net", "switch=lan", "--kernel",
+            harness.GUESTS / "dirty.elf", "--cmdline",
+            "op=verify interval_ms=50 start=8 size=32 fill=1 rate=100 stride=0")
+        self.addCleanup(self.guest.close)
+        self.guest.wait_for("generation=")
+        done = self.workspace.ivmm("standby", "web")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def diversions(self):
+        done = self.workspace.ivmm("switch", "status", "--json")
+        return json.loads(done.stdout)["diversions"]
+
+    def check_clone(self, name):
+        status = json.loads(self.workspace.ivmm("status", name, "--json").stdout)
+        self.assertEqual(status["state"], "running")
+        self.workspace.ivmm("stop", name)
+        self.assertEqual(self.workspace.ivmm("rm", name).returncode, 0)
+
+    def test_an_alert_forks_the_guest(self):
+        self.watch(WatchTest.FORK)
+        self.send(eve())
+        self.wait_for_status(lambda s: s["done"]["fork"] == 1)
+        done, = self.decisions("done")
+        outcome = done["outcome"]
+        print(f"clone {outcome['clone']}: pause {outcome['pause_us']:.0f} µs, runs after "
+              f"{outcome['trigger_to_run_us'] / 1000:.1f} ms")
+        diversion, = self.diversions()
+        self.assertEqual((diversion["guest"], diversion["clone"], diversion["remote"],
+                          diversion["scope"]),
+                         ("web", outcome["clone"], ATTACKER, "ip+new-flows"))
+        self.assertTrue(0 < diversion["left_s"] <= 60)
+        self.check_clone(outcome["clone"])
+
+    def test_a_flood_forks_a_few_times(self):
+        self.watch("forks_per_hour = 2\n" + WatchTest.FORK)
+        self.send(*(eve(f"10.0.{i >> 8}.{i & 255}") for i in range(FLOOD)))
+        status = self.wait_for_status(lambda s: s["alerts"] == FLOOD and s["under_way"] == 0)
+        self.assertEqual(status["done"]["fork"], 2)
+        self.assertEqual(status["withheld"]["rate-cap"], FLOOD - 2)
+        self.assertEqual({one["remote"] for one in self.diversions()}, {"10.0.0.0", "10.0.0.1"})
+        clones = {line["outcome"]["clone"] for line in self.decisions("done")}
+        self.assertEqual(len(clones), 2)
+        for clone in clones:
+            self.check_clone(clone)
+
+
 if __name__ == "__main__":
     if os.geteuid() == 0:
         harness.enter_own_network()
