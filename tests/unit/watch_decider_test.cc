@@ -76,6 +76,7 @@ TEST(WatchRules, ErrorsNameThePlace) {
              {"", "no [[rule]]"},
              {"x = 1", "rules.toml:1: unknown key 'x'"},
              {"[[rule]", "rules.toml:1:"},
+             {"[ # rule", "rules.toml:1:"},  // toml++ 3.3 has an assertion against it
              {"rule = 3", "rule must be a list"},
              {"rule = [3]", "written as [[rule]]"},
              {"[[rule]]\naction = \"fork\"", "needs a name"},

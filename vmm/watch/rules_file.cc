@@ -4,13 +4,9 @@
 #include <initializer_list>
 #include <sstream>
 
+#include "base/toml.h"
 #include "vmm/config/validate.h"
 #include "vmm/watch/rules.h"
-
-// Compiled in here, without exceptions, as in vmm/config/guest_file.cc.
-#define TOML_HEADER_ONLY 1
-#define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
 
 namespace ivmm::watch {
 namespace {
