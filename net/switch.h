@@ -163,6 +163,7 @@ class Switch {
         uint32_t pinned = 0;
         uint64_t evicted = 0;
         size_t memory_bytes = 0;
+        uint32_t newest = 0;  ///< serial of the flow that was seen first last
     };
     std::vector<PortInfo> ports() const;
     std::vector<DiversionInfo> diversions() const;

@@ -353,7 +353,8 @@ std::vector<Switch::TableInfo> Switch::tables() const {
     std::vector<TableInfo> all;
     for (const auto& twins : twins_) {
         all.push_back({name_of(*twins, kPrimary), twins->flows.size(), twins->flows.pinned(),
-                       twins->flows.evicted(), twins->flows.memory_bytes()});
+                       twins->flows.evicted(), twins->flows.memory_bytes(),
+                       twins->flows.next_serial() - 1});
     }
     return all;
 }

@@ -80,11 +80,11 @@ class Ring:
         return None
 
 
-def connect_cable(path, port):
+def connect_cable(path, port, address=GUEST_MAC):
     """The cable's memory and eventfds, and the socket that keeps it."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(path)
-    mac = bytes.fromhex(GUEST_MAC.replace(":", ""))
+    mac = bytes.fromhex(address.replace(":", ""))
     connection.send(struct.pack("<IHHI6s2x64s176s", 0x4D564942, 1, 1, 0, mac, port.encode(), b""))
     data, fds, _, _ = socket.recv_fds(connection, 260, 3)
     if struct.unpack_from("<H", data, 6)[0] != 2:
