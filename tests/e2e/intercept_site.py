@@ -9,6 +9,17 @@ import peers
 
 GUEST = harness.LinuxSnapshot.ADDRESS
 NAME = "linux"
+# Fetches the page again and again, each time over a connection of its own.
+VISIT = """
+import sys, time, urllib.request
+while True:
+    try:
+        urllib.request.urlopen(sys.argv[1], timeout=30).read()
+        print("ok", flush=True)
+    except OSError as error:
+        print("failed:", error, flush=True)
+    time.sleep(0.2)
+"""
 
 
 class Site:

@@ -15,17 +15,6 @@ import linux_guest_test
 import overlay_test
 
 GUEST = intercept_site.GUEST
-# Fetches the page again and again, each time over a connection of its own.
-VISIT = """
-import sys, time, urllib.request
-while True:
-    try:
-        urllib.request.urlopen(sys.argv[1], timeout=30).read()
-        print("ok", flush=True)
-    except OSError as error:
-        print("failed:", error, flush=True)
-    time.sleep(0.2)
-"""
 # Asks for the page, and says the end of its question when it is told to.
 ASK = """
 import socket, sys
@@ -68,7 +57,7 @@ class InterceptTest(unittest.TestCase):
         shell.run("ln -s /bin/busybox /srv/www/big; echo first >/root/file")
         whole = shell.run("sha256sum /srv/www/big").split()[0]
 
-        visitor = site.program(*user.prefix("python3", "-c", VISIT, f"http://{GUEST}/"))
+        visitor = site.program(*user.prefix("python3", "-c", intercept_site.VISIT, f"http://{GUEST}/"))
         visitor.wait_for("ok")
         works = site.log_in(user)
         works.run("who=user; cd /srv")
@@ -107,11 +96,11 @@ class InterceptTest(unittest.TestCase):
 
         self.assertEqual(download.wait_end(120), 0, download.log)
         self.assertEqual(hashlib.sha256(big.read_bytes()).hexdigest(), whole)
+        self.assertEqual(user.resets(), 0)
+        self.assertEqual(attacker.resets(), 0)
         visitor.close()
         self.assertGreater(visitor.console.split("\n").count("ok"), 5)
         self.assertNotIn("failed", visitor.console)
-        self.assertEqual(user.resets(), 0)
-        self.assertEqual(attacker.resets(), 0)
         self.assertEqual(site.flow_owners(attacker.address), {"trap"})
         self.assertEqual(site.flow_owners(user.address), {"linux"})
         self.assertIn("ivmm.switch.contained", {event["eventid"] for event in site.events()})
