@@ -15,7 +15,7 @@ constexpr size_t kMaxFileSize = size_t{1} << 20;
 constexpr size_t kMaxRules = 64;
 constexpr size_t kMaxList = 1024;
 constexpr size_t kMaxPayload = 256;
-constexpr int64_t kDay = 24 * 3600;
+constexpr int64_t kDay = 86'400;  // seconds
 
 /// A table of the file, and how to refuse what is in it.
 struct Table {
