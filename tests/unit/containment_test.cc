@@ -127,6 +127,8 @@ TEST_P(Escape, Fails) {
     // All of this was told, and the flow that was diverted still works.
     EXPECT_GT(bed.count_events("contained"), 0U);
     EXPECT_GT(bed.count_events("spoofed"), 0U);
+    EXPECT_GT(bed.count_events("malformed"), 0U);
+    EXPECT_GT(bed.count_events("suppressed"), 0U);
     bed.send(bed.clone, tcp(kOut, 22, 1000, kTcpSyn | kTcpAck));
     EXPECT_EQ(bed.take(bed.uplink).size(), 1U);
 }
