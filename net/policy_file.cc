@@ -5,13 +5,9 @@
 #include <charconv>
 #include <initializer_list>
 
+#include "base/toml.h"
 #include "base/unique_fd.h"
 #include "net/policy.h"
-
-// Compiled in here, without exceptions, as in vmm/config/guest_file.cc.
-#define TOML_HEADER_ONLY 1
-#define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
 
 namespace ivmm::net {
 namespace {

@@ -222,7 +222,7 @@ TEST(Policy, FilesAreReadAndMistakesAreTold) {
           "[[rule]]\nprotocol = 'tcp'\nverdict = 'drop'\nports = [70000]",
           "[[rule]]\nprotocol = 'tcp'\nverdict = 'drop'\nports = ['9-1']",
           "[[rule]]\nverdict = 'drop'\nto = ['10.0.0.0/33']", "[[rule]]\nverdict = 'drop'\nto = []",
-          "rule = 1", "= 1"}) {
+          "rule = 1", "= 1", "[", "[\n", "[[\n"}) {
         const auto refused = parse_policy(wrong, "p.toml");
         ASSERT_FALSE(refused.has_value()) << wrong;
         EXPECT_EQ(refused.error().kind, ErrorKind::kUsage) << wrong;

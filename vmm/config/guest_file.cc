@@ -8,15 +8,11 @@
 #include <filesystem>
 #include <limits>
 
+#include "base/toml.h"
 #include "base/unique_fd.h"
 #include "vmm/config/device_spec.h"
 #include "vmm/config/size.h"
 #include "vmm/config/validate.h"
-
-// Compiled in here, without exceptions: the shared library would have to be loaded at every start.
-#define TOML_HEADER_ONLY 1
-#define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
 
 namespace ivmm {
 namespace {
