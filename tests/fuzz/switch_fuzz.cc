@@ -109,6 +109,17 @@ void check_pieces(const Bytes& given, VnetHeader vnet) {
         require(transport_sum(whole, now) == 0xffff);
         require(now.payload_offset == headers.payload_offset);
         require(!cut || now.packet_end - now.payload_offset <= vnet.gso_size);
+        if (cut) {
+            require(load_be32(whole, size_t{now.transport_offset} + 4) ==
+                    static_cast<uint32_t>(load_be32(bytes, size_t{now.transport_offset} + 4) +
+                                          payload.size()));
+        }
+        if (cut && now.tuple.source.is_v4()) {
+            const auto ip = ConstByteSpan(whole).subspan(now.network_offset);
+            Checksum sum;
+            sum.add(ip.first((load8(ip, 0) & 0xfU) * size_t{4}));
+            require(sum.folded() == 0xffff);
+        }
         payload.insert(payload.end(), whole.begin() + now.payload_offset,
                        whole.begin() + static_cast<std::ptrdiff_t>(now.packet_end));
         return true;
