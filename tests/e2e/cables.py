@@ -8,6 +8,7 @@ import struct
 
 RING = 2 << 20
 STATE = 4096
+TAKEN_BACK = 1 << 31
 MAGIC, VERSION = 0x4D564942, 1
 HELLO, WELCOME = 1, 2
 NO_OFFLOADS = bytes(12)  # a virtio-net header that asks for nothing
@@ -18,12 +19,14 @@ class Ring:
 
     def __init__(self, memory, base):
         self.memory, self.base, self.position = memory, base, 0
+        # Each is read and written as a whole, which struct with a byte order does not do.
+        self.words = memoryview(memory)[base:base + STATE].cast("I")
 
     def word(self, offset):
-        return struct.unpack_from("<I", self.memory, self.base + offset)[0]
+        return self.words[offset // 4]
 
     def set_word(self, offset, value):
-        struct.pack_into("<I", self.memory, self.base + offset, value & 0xFFFFFFFF)
+        self.words[offset // 4] = value & 0xFFFFFFFF
 
     def room(self):
         return RING - (self.position - self.word(64)) % (1 << 32)
@@ -49,10 +52,12 @@ class Ring:
             if length == 0xFFFFFFFF:
                 self.position += RING - self.position % RING
                 continue
+            taken_back, length = length & TAKEN_BACK, length & ~TAKEN_BACK
             frame = bytes(self.memory[start + 16:start + 16 + length])
             self.position += (16 + length + 15) & ~15
             self.set_word(64, self.position)
-            return frame, vnet
+            if not taken_back:
+                return frame, vnet
         return None
 
 
@@ -96,4 +101,6 @@ class Cable:
         self.socket.close()
         os.close(self.wakes_switch)
         os.close(self.wakes_us)
+        for ring in (self.out, self.into):
+            ring.words.release()
         self.memory.close()

@@ -13,6 +13,7 @@ import os
 import random
 import select
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -71,7 +72,7 @@ SIOCINQ, SIOCOUTQ, SIOCOUTQNSD = 0x541B, 0x5411, 0x894B
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 BUFFER = 16 << 20
 LINES, BULK = 7, 8  # ports
-BULK_BYTES = 24 << 20  # in each direction
+BULK_BYTES = 48 << 20  # in each direction
 CHUNK = 65536
 PATTERN = random.Random(1).randbytes(65521)
 
@@ -306,9 +307,14 @@ class SwitchTest(unittest.TestCase):
         for address in (BYSTANDER + "/24", ATTACKER6 + "/64"):
             run("ip", "-n", PREFIX + "out", "address", "add", address, "dev", "up0", "nodad")
         self.path = os.path.join(self.runtime, "ivmm", "switch", "lan.cables")
-        self.start("primary", sys.executable, __file__, "bridge", self.path, "web", "g0", GUEST_IP)
+        self.bridge = self.start("primary", sys.executable, __file__, "bridge", self.path, "web",
+                                 "g0", GUEST_IP)
         run(IVMM, "switch", "add-clone", "web", "trap")
         self.primary = self.start("primary", sys.executable, __file__, "serve", "primary")
+
+    def start_twin(self):
+        self.start("clone", sys.executable, __file__, "bridge", self.path, "trap", "g0", GUEST_IP)
+        self.twin = self.start("clone", sys.executable, __file__, "serve", "twin")
 
     def start(self, namespace, *command):
         process = in_namespace(namespace, *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -340,18 +346,20 @@ class SwitchTest(unittest.TestCase):
         return answer["result"]
 
     def hand_over(self, port, remote, meanwhile=lambda: None):
-        """A connection of the primary goes on in the twin, as in a fork."""
-        self.start("clone", sys.executable, __file__, "bridge", self.path, "trap", "g0", GUEST_IP)
-        twin = self.start("clone", sys.executable, __file__, "serve", "twin")
+        """A connection of the primary goes on in the twin, as in a fork: nothing comes to the
+        primary or leaves it while its state is taken."""
         hold = self.call("hold", guest="web", remote=remote, ms=60000, frames=4096,
                          bytes=16 << 20)["hold"]
         meanwhile()
+        self.bridge.send_signal(signal.SIGSTOP)
+        time.sleep(0.1)  # its kernel may have a frame at hand
         state = self.ask(self.primary, json.dumps({"save": port}))
         self.assertLess(max(json.loads(state)["progress"]), BULK_BYTES)
-        self.assertEqual(self.ask(twin, f'{{"restore": {state}}}'), "{}")
+        self.assertEqual(self.ask(self.twin, f'{{"restore": {state}}}'), "{}")
         report = self.call("commit", hold=hold, clone="trap")
+        self.bridge.send_signal(signal.SIGCONT)
         self.assertEqual(report["refused_frames"], 0)
-        for machine in (twin, self.primary):
+        for machine in (self.twin, self.primary):
             self.assertEqual(self.ask(machine, '{"go": true}'), "{}")
         return report
 
@@ -366,6 +374,7 @@ class SwitchTest(unittest.TestCase):
         return counters["OutRsts"] + counters["EstabResets"]
 
     def test_a_connection_goes_on_in_the_twin(self):
+        self.start_twin()
         attacker, bystander = self.client(ATTACKER), self.client(BYSTANDER)
         self.assertEqual(self.ask(attacker, "one"), "primary one")
         self.assertEqual(self.ask(bystander, "one"), "primary one")
@@ -420,6 +429,7 @@ class SwitchTest(unittest.TestCase):
         self.assertEqual({row[2] for row in rows}, {""})
 
     def transfer_through_a_fork(self, source, address):
+        self.start_twin()
         client = self.start("out", sys.executable, __file__, "transfer", source, address)
         self.assertEqual(client.stdout.readline().strip(), "under way")
         self.hand_over(int(client.first), source)
