@@ -23,6 +23,7 @@ std::string to_string(const MacAddress& mac);
 struct IpAddress {
     std::array<uint8_t, 16> bytes{};
 
+    // NOLINTNEXTLINE(modernize-use-nullptr): it takes the 0 that results are compared with for one
     auto operator<=>(const IpAddress&) const = default;
     bool is_v4() const;
     /// In ff00::/8 or 224.0.0.0/4.

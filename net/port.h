@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <vector>
 
 #include "net/frame.h"
 
@@ -30,6 +32,11 @@ class Port {
     /// Tells the peer of what has been sent and of the room that receive() has made.
     virtual void flush() = 0;
     virtual Offloads offloads() const = 0;
+
+    using Wanted = std::function<bool(const Frame&)>;
+    /// Takes back, in their order, those frames that were sent and that the peer, which stands
+    /// still, has not received yet. Of a port that cannot do that: none.
+    virtual std::vector<StoredFrame> take_back(const Wanted& /*wanted*/) { return {}; }
 };
 
 }  // namespace ivmm::net

@@ -7,12 +7,13 @@ namespace {
 
 /// In front of every frame. Frames do not wrap around: kSkip leads to the start of the ring.
 struct RecordHeader {
-    uint32_t length = 0;
+    uint32_t length = 0;  // with kTakenBack: there is no frame any more, only its room
     VnetHeader vnet;
 };
 static_assert(sizeof(RecordHeader) == 16);
 
 constexpr uint32_t kSkip = UINT32_MAX;
+constexpr uint32_t kTakenBack = uint32_t{1} << 31;
 constexpr uint32_t kSize = kRingBytes;
 constexpr uint32_t kAlignment = sizeof(RecordHeader);
 
@@ -30,7 +31,7 @@ RingProducer::RingProducer(std::byte* memory)
     : state_(*reinterpret_cast<RingState*>(memory)), data_(memory + kRingStateBytes) {}
 
 std::optional<uint32_t> RingProducer::room() {
-    const uint32_t used = produced_ - state_.consumed.load(std::memory_order_acquire);
+    const uint32_t used = produced_ - state_.consumed.load(std::memory_order_seq_cst);
     if (used > kSize) {
         broken_ = true;
         return std::nullopt;
@@ -71,6 +72,35 @@ bool RingProducer::publish() {
            state_.consumer_sleeps.exchange(0, std::memory_order_seq_cst) != 0;
 }
 
+void RingProducer::take_back(
+    const std::function<bool(const VnetHeader&, ConstByteSpan)>& unwanted) {
+    const uint32_t published = state_.produced.load(std::memory_order_relaxed);
+    uint32_t at = state_.consumed.load(std::memory_order_acquire);
+    // The consumer may have written into what is ours: no more than the ring is believed.
+    while (published - at >= sizeof(RecordHeader) && published - at <= kSize &&
+           at % kAlignment == 0) {
+        RecordHeader header;
+        std::byte* const place = data_ + offset_of(at);
+        std::memcpy(&header, place, sizeof(header));
+        const uint32_t to_end = kSize - offset_of(at);
+        if (header.length == kSkip) {
+            at += to_end;
+            continue;
+        }
+        const uint32_t length = header.length & ~kTakenBack;
+        if (length > kMaxFrameLength || record_size(length) > to_end ||
+            record_size(length) > published - at) {
+            return;
+        }
+        if (length == header.length &&
+            unwanted(header.vnet, ConstByteSpan(place + sizeof(header), length))) {
+            header.length |= kTakenBack;
+            std::memcpy(place, &header, sizeof(header));
+        }
+        at += record_size(length);
+    }
+}
+
 bool RingProducer::sleep() {
     // Not before half of it is free: else each frame would be waited for on its own.
     const auto enough = [this] {
@@ -78,7 +108,6 @@ bool RingProducer::sleep() {
         return free && *free >= kSize / 2;
     };
     state_.producer_sleeps.store(1, std::memory_order_seq_cst);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
     return !enough();
 }
 
@@ -86,9 +115,10 @@ RingConsumer::RingConsumer(std::byte* memory)
     : state_(*reinterpret_cast<RingState*>(memory)), data_(memory + kRingStateBytes) {}
 
 std::optional<RingConsumer::Record> RingConsumer::next() {
-    // Twice at most: a skip is never followed by another.
-    for (int i = 0; i < 2 && !broken_; ++i) {
-        const uint32_t there = state_.produced.load(std::memory_order_acquire) - consumed_;
+    // Read once, so that what was taken back can be skipped in bounded time.
+    const uint32_t produced = state_.produced.load(std::memory_order_acquire);
+    while (!broken_) {
+        const uint32_t there = produced - consumed_;
         if (there == 0) {
             return std::nullopt;
         }
@@ -106,19 +136,26 @@ std::optional<RingConsumer::Record> RingConsumer::next() {
             consumed_ += to_end;
             continue;
         }
-        if (header.length > kMaxFrameLength || record_size(header.length) > to_end ||
-            record_size(header.length) > there) {
+        const uint32_t length = header.length & ~kTakenBack;
+        if (length > kMaxFrameLength || record_size(length) > to_end ||
+            record_size(length) > there) {
             break;
         }
-        const ConstByteSpan frame(data_ + offset_of(consumed_) + sizeof(header), header.length);
-        consumed_ += record_size(header.length);
-        return Record{header.vnet, frame};
+        const ConstByteSpan frame(data_ + offset_of(consumed_) + sizeof(header), length);
+        consumed_ += record_size(length);
+        if (length == header.length) {
+            return Record{header.vnet, frame};
+        }
     }
     broken_ = true;
     return std::nullopt;
 }
 
 bool RingConsumer::release() {
+    if (released_ == consumed_) {
+        return false;
+    }
+    released_ = consumed_;
     state_.consumed.store(consumed_, std::memory_order_seq_cst);
     if (state_.producer_sleeps.load(std::memory_order_seq_cst) == 0) {
         return false;
@@ -129,7 +166,6 @@ bool RingConsumer::release() {
 
 bool RingConsumer::sleep() {
     state_.consumer_sleeps.store(1, std::memory_order_seq_cst);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
     if (state_.produced.load(std::memory_order_seq_cst) != consumed_) {
         state_.consumer_sleeps.store(0, std::memory_order_relaxed);
         return false;

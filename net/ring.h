@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 
@@ -41,6 +42,9 @@ class RingProducer {
     void push(const VnetHeader& vnet);
     /// Lets the consumer see what was pushed; whether it must be woken.
     bool publish();
+    /// Shows what was published and not taken yet; what is `unwanted` is taken back. For when the
+    /// consumer stands still: else it may get such a frame all the same.
+    void take_back(const std::function<bool(const VnetHeader&, ConstByteSpan)>& unwanted);
     /// Asks to be woken when there is room. False: there is some already.
     bool sleep();
     bool broken() const { return broken_; }
@@ -78,6 +82,7 @@ class RingConsumer {
     RingState& state_;
     std::byte* const data_;
     uint32_t consumed_ = 0;  // ours
+    uint32_t released_ = 0;  // of that, what the producer knows
     bool broken_ = false;
 };
 

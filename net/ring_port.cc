@@ -24,7 +24,6 @@ size_t RingPort::receive(std::span<Frame> frames) {
                          record->frame.subspan(head)};
         ++count;
     }
-    taken_ = taken_ || count > 0;
     return count;
 }
 
@@ -41,15 +40,28 @@ bool RingPort::send(const Frame& frame) {
     return true;
 }
 
+std::vector<StoredFrame> RingPort::take_back(const Wanted& wanted) {
+    std::vector<StoredFrame> taken;
+    out_.take_back([&](const VnetHeader& vnet, ConstByteSpan shared) {
+        std::vector<std::byte> head(kHeadLength);
+        head.resize(std::min(shared.size(), kHeadLength));
+        std::copy_n(shared.begin(), head.size(), head.begin());
+        const Frame frame{vnet, head, shared.subspan(head.size())};
+        if (!wanted(frame)) {
+            return false;
+        }
+        taken.emplace_back(frame);
+        return true;
+    });
+    return taken;
+}
+
 void RingPort::flush() {
     bool wake = false;
     if (std::exchange(pushed_, false)) {
         wake = out_.publish();
     }
-    if (std::exchange(taken_, false)) {
-        wake = in_.release() || wake;
-    }
-    if (wake) {
+    if (in_.release() || wake) {
         peers_.signal();
     }
 }

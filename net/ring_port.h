@@ -17,6 +17,7 @@ class RingPort final : public Port {
     size_t receive(std::span<Frame> frames) override;
     bool send(const Frame& frame) override;
     void flush() override;
+    std::vector<StoredFrame> take_back(const Wanted& wanted) override;
     Offloads offloads() const override { return offloads_; }
 
     void set_offloads(const Offloads& offloads) { offloads_ = offloads; }
@@ -35,7 +36,6 @@ class RingPort final : public Port {
     Offloads offloads_;
     std::vector<std::array<std::byte, kHeadLength>> heads_;  // of a batch
     bool pushed_ = false;
-    bool taken_ = false;
 };
 
 }  // namespace ivmm::net

@@ -85,6 +85,7 @@ class Switch {
     using HoldId = uint32_t;
 
     struct Committed {
+        size_t unread_frames = 0;  ///< that had been sent to the guest, which had not taken them
         size_t held_frames = 0;
         size_t held_bytes = 0;
         uint64_t refused = 0;  ///< frames for which there was no room
@@ -126,8 +127,9 @@ class Switch {
     Result<bool> undivert(PortId guest, const Selector& selector);
     /// From here on, frames that come for what is selected wait.
     Result<HoldId> begin_hold(PortId guest, const Selector& selector, HoldLimits limits);
-    /// What is held goes to the clone, as all that comes from now on. What the guest has sent
-    /// before is sent on first. Error: the hold is over.
+    /// While the guest stands still. What it has sent before is sent on; what it has not received
+    /// yet goes to the clone, then what is held, then all that comes from now on. Error: the hold
+    /// is over.
     Result<Committed> commit_hold(HoldId hold, PortId clone, uint32_t ttl_s);
     /// What is held goes to the guest. False: the hold is over.
     bool roll_back_hold(HoldId hold);
@@ -161,6 +163,7 @@ class Switch {
         uint32_t pinned = 0;
         uint64_t evicted = 0;
         size_t memory_bytes = 0;
+        uint32_t newest = 0;  ///< serial of the flow that was seen first last
     };
     std::vector<PortInfo> ports() const;
     std::vector<DiversionInfo> diversions() const;
@@ -196,6 +199,10 @@ class Switch {
     Flow* track(Twins& twins, const FlowKey& key, Direction direction, Member opener,
                 size_t frame_size, uint8_t tcp_flags);
     Member owner_of(Twins& twins, Flow& flow);
+    /// Who owns what came in before.
+    Member owner_of_earlier(Twins& twins, const Headers& headers);
+    /// Gives a clone what was on its way to the guest.
+    size_t pass_on_unread(Twins& twins, Member clone);
     /// Whether the primary may send this.
     bool may_send(Twins& twins, const Frame& frame, const Headers& headers);
     void learn_local(Twins& twins, const Headers& headers);

@@ -44,6 +44,34 @@ Flow* Switch::track(Twins& twins, const FlowKey& key, Direction direction, Membe
     return flow;
 }
 
+Member Switch::owner_of_earlier(Twins& twins, const Headers& headers) {
+    if (!headers.is_ip() || headers.is_neighbour_discovery()) {
+        return kPrimary;
+    }
+    if (headers.fragment == Headers::Fragment::kLater) {
+        return twins.fragments.find(Fragments::key(headers, kRemote), now_s()).value_or(kPrimary);
+    }
+    const FlowKey key = headers.embedded ? embedded_flow_key(headers, Direction::kIn)
+                                         : flow_key(headers, Direction::kIn);
+    Flow* const flow = headers.no_ports ? nullptr : twins.flows.find(key);
+    return flow == nullptr ? twins.diversions.owner_of_new(key) : owner_of(twins, *flow);
+}
+
+size_t Switch::pass_on_unread(Twins& twins, Member clone) {
+    Slot& guest = *slot(twins.members[kPrimary]);
+    if (!guest.endpoint) {
+        return 0;
+    }
+    auto unread = guest.endpoint->take_back([&](const Frame& frame) {
+        return owner_of_earlier(twins, parse_headers(frame.head, frame.size())) == clone;
+    });
+    for (StoredFrame& one : unread) {
+        Frame frame = one.frame();
+        send_to_owner(twins, clone, frame, parse_headers(frame.head, frame.size()));
+    }
+    return unread.size();
+}
+
 std::optional<Member> Switch::owner_in(Twins& twins, const Frame& frame, const Headers& headers) {
     // One of all answers those who look for the address: the primary.
     if (!headers.is_ip() || headers.is_neighbour_discovery()) {
@@ -281,6 +309,7 @@ Result<Switch::Committed> Switch::commit_hold(HoldId hold, PortId clone, uint32_
     report.hold_ns = now_ns_ - (*found)->began_ns;
     to.twins->diversions.give((*found)->selector, to.member, ttl_s == 0 ? 0 : now_s() + ttl_s);
     tell("divert", to.name, to_string((*found)->selector));
+    report.unread_frames = pass_on_unread(*to.twins, to.member);
     const auto ended = std::move(*found);
     holds_.erase(found);
     end_hold(*ended, to.member);
@@ -324,7 +353,8 @@ std::vector<Switch::TableInfo> Switch::tables() const {
     std::vector<TableInfo> all;
     for (const auto& twins : twins_) {
         all.push_back({name_of(*twins, kPrimary), twins->flows.size(), twins->flows.pinned(),
-                       twins->flows.evicted(), twins->flows.memory_bytes()});
+                       twins->flows.evicted(), twins->flows.memory_bytes(),
+                       twins->flows.next_serial() - 1});
     }
     return all;
 }

@@ -1,9 +1,13 @@
 #include "storage/fuse/session.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/mount.h>
+#include <unistd.h>
 
+#include <array>
+#include <chrono>
 #include <csignal>
 
 #include "storage/fuse/operations.h"
@@ -22,6 +26,32 @@ std::string escaped(const std::string& value) {
     }
     return result;
 }
+
+/// Wakes the library's loop; its handler does nothing.
+int wake_signal() {
+    static const int number = [] {
+        struct sigaction action {};
+        action.sa_handler = [](int) {};
+        ::sigaction(SIGRTMIN, &action, nullptr);
+        return SIGRTMIN;
+    }();
+    return number;
+}
+
+/// Closes a device whose connection somebody still has, which ends it. What takes its place looks
+/// to the library like a device that was unmounted; else it would try that again, and complain.
+void cut_off(int device) {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) == 0) {
+        ::close(ends[0]);
+        ::dup2(ends[1], device);
+        ::close(ends[1]);
+    }
+}
+
+/// For the kernel to end a connection that was unmounted.
+constexpr std::chrono::milliseconds kGrace{500};
+constexpr std::chrono::milliseconds kBetweenWakes{10};
 
 }  // namespace
 
@@ -51,10 +81,14 @@ Result<std::unique_ptr<FuseSession>> FuseSession::start(View& view, const std::s
                        options.mountpoint);
     }
     std::unique_ptr<FuseSession> self(new FuseSession(session, options.mountpoint));
-    self->thread_ = std::thread([session, threads = options.threads, on_end = std::move(on_end)] {
-        sigset_t all;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    std::promise<void> ended;
+    self->ended_ = ended.get_future();
+    self->thread_ = std::thread([session, threads = options.threads, on_end = std::move(on_end),
+                                 ended = std::move(ended)]() mutable {
+        sigset_t most;
+        ::sigfillset(&most);
+        ::sigdelset(&most, wake_signal());
+        ::pthread_sigmask(SIG_SETMASK, &most, nullptr);
         ::pthread_setname_np(::pthread_self(), "fuse");
         fuse_loop_config* const config = fuse_loop_cfg_create();
         fuse_loop_cfg_set_max_threads(config, threads);
@@ -62,6 +96,7 @@ Result<std::unique_ptr<FuseSession>> FuseSession::start(View& view, const std::s
         fuse_loop_cfg_set_clone_fd(config, 0);
         fuse_session_loop_mt(session, config);
         fuse_loop_cfg_destroy(config);
+        ended.set_value();
         on_end();
     });
     return self;
@@ -85,7 +120,15 @@ FuseSession::~FuseSession() {
         ::umount2(mountpoint_.c_str(), MNT_DETACH);
     }
     fuse_session_exit(session_);
+    // A process with mounts of its own may have it yet, and will be cut off.
+    for (auto patience = kGrace; ended_.wait_for(patience) != std::future_status::ready;
+         patience = kBetweenWakes) {
+        ::pthread_kill(thread_.native_handle(), wake_signal());
+    }
     thread_.join();
+    if (connected()) {
+        cut_off(fuse_session_fd(session_));
+    }
     fuse_session_unmount(session_);  // what the library knows of the mount
     fuse_session_destroy(session_);
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -22,7 +23,8 @@ class FuseSession {
     static Result<std::unique_ptr<FuseSession>> start(View& view, const std::string& source,
                                                       const MountOptions& options,
                                                       std::function<void()> on_end);
-    /// Unmounts. If it is busy, it is cut off: open files get ENOTCONN.
+    /// Unmounts. If it is busy, it is cut off: open files get ENOTCONN. So are processes in other
+    /// mount namespaces, where it may still be mounted.
     ~FuseSession();
     FuseSession(const FuseSession&) = delete;
     FuseSession& operator=(const FuseSession&) = delete;
@@ -38,6 +40,7 @@ class FuseSession {
     fuse_session* session_;
     std::string mountpoint_;
     bool unmounted_ = false;
+    std::future<void> ended_;  // the library's loop
     std::thread thread_;
 };
 

@@ -98,6 +98,8 @@ class Cable:
             pass
 
     def close(self):
+        if self.memory.closed:
+            return
         self.socket.close()
         os.close(self.wakes_switch)
         os.close(self.wakes_us)

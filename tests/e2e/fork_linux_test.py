@@ -2,7 +2,6 @@
 """A Linux server is forked while it works, with its disk on an overlay: it and its clone go on."""
 
 import json
-import re
 import socket
 import time
 
@@ -35,28 +34,6 @@ def fetch(device):
             return None
 
 
-class Shell:
-    """Commands that are typed into a console, and their output."""
-
-    def __init__(self, console):
-        self.console = console
-        self.number = 0
-
-    def run(self, command, seconds=60):
-        self.number += 1
-        mark = f"end-{self.number}-"
-        since = len(self.console.console)
-        # The quotes keep the echo of what is typed from looking like the answer.
-        self.console.type(f"{command}; echo {mark[:-1]}''-$?\n")
-        # Up to the next prompt, which must not be taken for what the next command prints.
-        pattern = re.compile(rf"\n(.*?){mark}(\d+)\r\n[^\n]*# ", re.DOTALL)
-        found = harness.eventually(
-            lambda: pattern.search(self.console.console[since:]), seconds)
-        if not found:
-            raise AssertionError(f"no answer to {command!r}: {self.console.console[since:]}")
-        return found[1].replace("\r", "")
-
-
 class ForkLinuxTest(overlay_test.OverlayTest):
     snapshot = None  # harness.LinuxSnapshot
 
@@ -78,7 +55,7 @@ class ForkLinuxTest(overlay_test.OverlayTest):
         main.wait_for(harness.LinuxSnapshot.PROMPT)
         kept = self.workspace.ivmm("standby", "linux")
         self.assertEqual(kept.returncode, 0, kept.stderr)
-        shell = Shell(main)
+        shell = harness.Shell(main)
         shell.run("secret=from-before; cd /tmp")
         main.type(LOAD)
         self.assertIn("ivmm guest", harness.eventually(lambda: fetch("tap0")) or "")
@@ -88,7 +65,7 @@ class ForkLinuxTest(overlay_test.OverlayTest):
         self.assertEqual([d["method"] for d in report["disks"]], ["overlay"])
         clone = harness.Program([harness.IVMM, "console", "trap"], self.workspace.environment)
         self.addCleanup(clone.close)
-        trap = Shell(clone)
+        trap = harness.Shell(clone)
 
         for name, one in (("clone", trap), ("primary", shell)):
             # The very shell, its variables, its folder and its background job.

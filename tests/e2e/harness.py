@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,28 @@ class Program:
         self.wait_end()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             stream.close()
+
+
+class Shell:
+    """Commands that are typed into a console, and their output."""
+
+    def __init__(self, console):
+        self.console = console
+        self.number = 0
+
+    def run(self, command, seconds=60):
+        self.number += 1
+        mark = f"end-{self.number}-"
+        since = len(self.console.console)
+        # The quotes keep the echo of what is typed from looking like the answer.
+        self.console.type(f"{command}; echo {mark[:-1]}''-$?\n")
+        # Up to the next prompt, which must not be taken for what the next command prints.
+        pattern = re.compile(rf"\n(.*?){mark}(\d+)\r\n[^\n]*# ", re.DOTALL)
+        found = eventually(
+            lambda: pattern.search(self.console.console[since:]), seconds)
+        if not found:
+            raise AssertionError(f"no answer to {command!r}: {self.console.console[since:]}")
+        return found[1].replace("\r", "")
 
 
 class Guest(Program):

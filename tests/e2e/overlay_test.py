@@ -374,6 +374,20 @@ class LifeTest(OverlayTest):
         self.overlay("umount", "--force", self.mnt)
         self.expect_nothing_left(pid)
 
+    def test_umount_of_what_another_mount_namespace_has(self):
+        self.mount()
+        pid = self.pid_of(self.mnt)
+        # As a container or a service with mounts of its own has everything that was mounted.
+        look = f"echo ready; read line; cat {self.mnt}/file"
+        with subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", look],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) as other:
+            self.assertEqual(other.stdout.readline(), "ready\n")
+            self.overlay("umount", self.mnt)
+            self.expect_nothing_left(pid)
+            _, errors = other.communicate("\n")
+        self.assertRegex(errors, "not connected|Input/output error")
+
     def test_a_signal_ends_it_even_if_it_is_in_use(self):
         self.mount()
         pid = self.pid_of(self.mnt)

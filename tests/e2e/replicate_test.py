@@ -435,14 +435,14 @@ class ReplicateLinuxTest(ReplicateSteps):
         self.listen("--disks", self.second.disks, "--net", net)
         main = snapshot.start(self.first, "--net", net, name="main")
         self.addCleanup(main.close)
-        shell = fork_linux_test.Shell(main)
+        shell = harness.Shell(main)
         shell.run("secret=from-before; cd /tmp")
         main.type(fork_linux_test.LOAD)
         self.replicate()
         for _ in range(2):
             self.wait_in_sync()
             clone = self.clone("--name", "trap")
-            trap = fork_linux_test.Shell(clone)
+            trap = harness.Shell(clone)
             for name, one in (("clone", trap), ("primary", shell)):
                 self.assertIn("from-before /tmp", one.run("echo $secret $PWD"), name)
                 before = int(one.run("tail -n 1 /root/count"))

@@ -24,7 +24,7 @@ class SnapshotLinuxTest(unittest.TestCase):
         guest.type("\n")
         guest.wait_for(self.snapshot.PROMPT)
         print(f"prompt after {time.monotonic() - begin:.2f} s", flush=True)
-        return guest, fork_linux_test.Shell(guest)
+        return guest, harness.Shell(guest)
 
     def check_shell(self, shell):
         """Its clocks go on, and its kernel has noticed nothing."""
@@ -62,7 +62,7 @@ class SnapshotLinuxTest(unittest.TestCase):
 
         third = harness.Restored(self.workspace, again, "third", "--net", "tap=tap3,host=10.77.0.1/24")
         self.addCleanup(third.close)
-        shell = fork_linux_test.Shell(third)
+        shell = harness.Shell(third)
         self.assertIn("in-memory /tmp", shell.run("echo $secret $PWD"))
         self.assertIn("kept", shell.run("cat /root/file"))
         self.check_shell(shell)

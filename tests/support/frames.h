@@ -213,6 +213,20 @@ class MemoryPort final : public Port {
     }
     void flush() override { ++ends_.flushes; }
     Offloads offloads() const override { return ends_.offloads; }
+    std::vector<StoredFrame> take_back(const Wanted& wanted) override {
+        std::vector<StoredFrame> taken;
+        std::erase_if(ends_.from_switch, [&](auto& one) {
+            const ByteSpan bytes(one.second);
+            const size_t head = std::min(bytes.size(), kHeadLength);
+            const Frame frame{one.first, bytes.first(head), bytes.subspan(head)};
+            if (wanted(frame)) {
+                taken.emplace_back(frame);
+                return true;
+            }
+            return false;
+        });
+        return taken;
+    }
 
  private:
     Ends& ends_;

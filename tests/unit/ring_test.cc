@@ -78,6 +78,70 @@ TEST(Ring, WhoSleepsIsWoken) {
     EXPECT_TRUE(bed.producer.reserve(1000));
 }
 
+TEST(Ring, WhatWasNotTakenYetCanBeTakenBack) {
+    Bed bed;
+    std::vector<int> got;
+    std::vector<int> back;
+    uint8_t number = 0;
+    // Several times around the ring, which leaves no room when what was taken back keeps its own.
+    for (int round = 0; round < 200; ++round) {
+        for (int i = 0; i < 10; ++i) {
+            const auto room = bed.producer.reserve(3000 + 100 * static_cast<size_t>(i));
+            ASSERT_TRUE(room);
+            room->front() = std::byte{number++};
+            bed.producer.push({});
+        }
+        bed.producer.publish();
+        const auto first = bed.consumer.next();
+        ASSERT_TRUE(first);
+        got.push_back(std::to_integer<int>(first->frame.front()));
+        bed.consumer.release();
+        size_t shown = 0;
+        bed.producer.take_back([&](const VnetHeader&, ConstByteSpan frame) {
+            ++shown;
+            const int value = std::to_integer<int>(frame.front());
+            if (value % 3 != 0 && round % 10 != 0) {
+                return false;
+            }
+            back.push_back(value);
+            return true;
+        });
+        EXPECT_EQ(shown, 9U);
+        bed.producer.take_back([](const VnetHeader&, ConstByteSpan frame) {
+            EXPECT_NE(std::to_integer<int>(frame.front()) % 3, 0) << "shown twice";
+            return false;
+        });
+        while (const auto record = bed.consumer.next()) {
+            got.push_back(std::to_integer<int>(record->frame.front()));
+        }
+        bed.consumer.release();
+    }
+    EXPECT_FALSE(bed.consumer.broken());
+    EXPECT_EQ(got.size() + back.size(), 2000U);
+    EXPECT_TRUE(bed.consumer.sleep());
+}
+
+TEST(Ring, APeerThatLiesIsShownNothingOutside) {
+    std::mt19937 random(1);
+    for (int i = 0; i < 300; ++i) {
+        Bed bed;
+        for (int frames = 0; frames < 20; ++frames) {
+            ASSERT_TRUE(bed.producer.reserve(random() % 500));
+            bed.producer.push({});
+        }
+        bed.producer.publish();
+        const uint32_t word = random() % 3 == 0 ? UINT32_MAX : static_cast<uint32_t>(random());
+        std::memcpy(bed.data + random() % 4000 / 4 * 4, &word, sizeof(word));
+        bed.state.consumed = random() % 2 == 0 ? static_cast<uint32_t>(random()) : 0;
+        const std::byte* const end = bed.data + kRingBytes;
+        bed.producer.take_back([&](const VnetHeader&, ConstByteSpan frame) {
+            EXPECT_GE(frame.data(), bed.data);
+            EXPECT_LE(frame.data() + frame.size(), end);
+            return true;
+        });
+    }
+}
+
 TEST(Ring, APeerThatLiesBreaksItsRing) {
     const auto length_at_start = [](Bed& bed, uint32_t length) {
         std::memcpy(bed.data, &length, sizeof(length));

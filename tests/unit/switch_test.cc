@@ -172,6 +172,28 @@ TEST(Switch, HeldFramesGoToTheCloneInTheirOrderAndToItAlone) {
     EXPECT_EQ(bed.take(bed.uplink).size(), 1U);
 }
 
+TEST(Switch, WhatTheGuestHadNotReceivedGoesToTheOneItIsFor) {
+    SwitchBed bed;
+    connect(bed, 1000);
+    const Bytes his = tcp(kIn, 1000, 22, kTcpAck, "on its way");
+    const Bytes new_one = tcp(kIn, 1001, 22, kTcpSyn);
+    const Bytes others = tcp(kBystander, 2000, 22, kTcpSyn);
+    bed.send(bed.uplink, his);
+    bed.send(bed.uplink, others);
+    bed.send(bed.uplink, new_one);
+    bed.send(bed.uplink, arp({kGatewayMac, kEverybody}, 1, "192.0.2.1", "192.0.2.10"));
+    const auto hold = *bed.net.begin_hold(bed.guest, whole(), {});
+    const Bytes held = tcp(kIn, 1000, 22, kTcpAck, "held");
+    bed.send(bed.uplink, held);
+    const auto report = *bed.net.commit_hold(hold, bed.clone, 0);
+    EXPECT_EQ(report.unread_frames, 2U);
+    EXPECT_EQ(report.held_frames, 1U);
+    EXPECT_EQ(bed.take(bed.clone), (std::vector<Bytes>{his, new_one, held}));
+    const auto kept = bed.take(bed.guest);
+    ASSERT_EQ(kept.size(), 2U);
+    EXPECT_EQ(kept[0], others);
+}
+
 TEST(Switch, AHoldThatIsRolledBackOrTooOldGoesToThePrimary) {
     SwitchBed bed;
     connect(bed, 1000);

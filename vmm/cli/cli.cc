@@ -86,6 +86,7 @@ int run_command_line(int argc, char** argv) {
     add_divert(app, action);
     add_undivert(app, action);
     add_flows(app, action);
+    add_watch(app, action);
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& help_or_version) {

@@ -39,6 +39,7 @@ void add_replicate(CLI::App& app, Action& action);
 void add_keys(CLI::App& app, Action& action);
 void add_standby_process(CLI::App& app, Action& action);
 void add_overlay(CLI::App& app, Action& action);
+void add_watch(CLI::App& app, Action& action);
 
 /// Prints "ivmm: message" on standard error. That may be a terminal that has gone: no errors.
 void say(std::string_view message);

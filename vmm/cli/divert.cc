@@ -1,9 +1,9 @@
 // `ivmm divert`, `ivmm undivert` and `ivmm flows`: who owns which flow.
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <memory>
 
+#include "vmm/cli/selector.h"
 #include "vmm/cli/switch.h"
 #include "vmm/switch/running_switches.h"
 
@@ -14,50 +14,18 @@ using rpc::Json;
 
 struct Options {
     std::string port;
-    std::string peer;
-    std::string scope;
+    SelectorOptions flows;
     uint32_t ttl_s = 0;
     bool dry_run = false;
     bool as_json = false;
 };
 
-/// "ADDRESS", "ADDRESS:PORT", "[ADDRESS]:PORT".
-Result<Json> peer_parameters(const std::string& peer) {
-    std::string address = peer;
-    std::string port;
-    if (peer.starts_with('[')) {
-        const size_t end = peer.find(']');
-        if (end == std::string::npos) {
-            return fail_as(ErrorKind::kUsage, "'{}': no ']'", peer);
-        }
-        address = peer.substr(1, end - 1);
-        port = peer.substr(std::min(end + 2, peer.size()));
-    } else if (const size_t colon = peer.find(':');
-               colon != std::string::npos && colon == peer.rfind(':')) {
-        address = peer.substr(0, colon);
-        port = peer.substr(colon + 1);
-    }
-    Json params{{"remote", address}};
-    if (!port.empty()) {
-        uint16_t number = 0;
-        const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
-        if (error != std::errc() || end != port.data() + port.size() || number == 0) {
-            return fail_as(ErrorKind::kUsage, "'{}' is not a port", port);
-        }
-        params["remote_port"] = number;
-    }
-    return params;
-}
-
 Result<Json> ask(const char* method, const char* port_name, const Options& options) {
     Json params = Json::object();
-    if (!options.peer.empty()) {
-        IVMM_ASSIGN(params, peer_parameters(options.peer));
+    if (options.flows.given() || std::string_view(method) != "flows") {
+        IVMM_ASSIGN(params, selector_parameters(options.flows));
     }
     params[port_name] = options.port;
-    if (!options.scope.empty()) {
-        params["scope"] = options.scope;
-    }
     if (options.ttl_s > 0) {
         params["ttl_s"] = options.ttl_s;
     }
@@ -90,15 +58,13 @@ int undivert(const Options& options) {
     if (!answer) {
         return report(answer.error());
     }
-    print("{} {}\n", options.peer,
+    print("{}{} {}\n", options.flows.attacker, options.flows.flow,
           answer->value("was_diverted", false) ? "goes to the guest again" : "was not diverted");
     return 0;
 }
 
 int flows(const Options& options) {
-    auto wanted = options;
-    wanted.scope.clear();
-    const auto answer = ask("flows", "guest", wanted);
+    const auto answer = ask("flows", "guest", options);
     if (!answer) {
         return report(answer.error());
     }
@@ -123,10 +89,7 @@ void add_divert(CLI::App& app, Action& action) {
         app.add_subcommand("divert", "Hand an attacker's flows from a guest to its clone");
     const auto options = std::make_shared<Options>();
     command->add_option("CLONE", options->port, "The clone's port of the switch")->required();
-    command->add_option("--attacker", options->peer, "ADDRESS[:PORT]; with a port: that flow")
-        ->required();
-    command->add_option("--scope", options->scope,
-                        "ip (the flows that there are) or ip+new-flows (the default)");
+    add_selector(*command, options->flows);
     command->add_option("--ttl", options->ttl_s, "Seconds until it ends by itself");
     command->add_flag("--dry-run", options->dry_run, "Only say what would be done");
     command->add_flag("--json", options->as_json, "For programs");
@@ -138,8 +101,7 @@ void add_undivert(CLI::App& app, Action& action) {
     auto* const command = app.add_subcommand("undivert", "Give a peer's flows back to the guest");
     const auto options = std::make_shared<Options>();
     command->add_option("GUEST", options->port, "The guest's port of the switch")->required();
-    command->add_option("--attacker", options->peer, "ADDRESS[:PORT], as for `ivmm divert`")
-        ->required();
+    add_selector(*command, options->flows);
     command->footer("Example:\n  ivmm undivert web --attacker 198.51.100.7");
     command->callback([&action, options] { action = [options] { return undivert(*options); }; });
 }
@@ -148,7 +110,7 @@ void add_flows(CLI::App& app, Action& action) {
     auto* const command = app.add_subcommand("flows", "The flows of a guest and its clones");
     const auto options = std::make_shared<Options>();
     command->add_option("GUEST", options->port, "The guest's port of the switch")->required();
-    command->add_option("--peer", options->peer, "Only those of this address");
+    command->add_option("--peer", options->flows.attacker, "Only those of this address");
     command->add_flag("--json", options->as_json, "For programs");
     command->footer("Example:\n  ivmm flows web --peer 198.51.100.7");
     command->callback([&action, options] { action = [options] { return flows(*options); }; });

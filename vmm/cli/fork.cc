@@ -3,6 +3,8 @@
 #include <memory>
 
 #include "vmm/cli/guest_command.h"
+#include "vmm/cli/selector.h"
+#include "vmm/cli/switch.h"
 #include "vmm/config/device_spec.h"
 #include "vmm/config/validate.h"
 
@@ -19,6 +21,9 @@ struct Options {
     std::string clone;
     std::vector<std::string> nets;
     uint32_t clones = 1;
+    SelectorOptions flows;
+    uint32_t ttl_s = 0;
+    std::string policy;
     bool as_json = false;
 };
 
@@ -40,6 +45,15 @@ void show(const Json& report) {
         "{:.3f}\n",
         ms("pause_us"), report.value("residual_pages", 0), ms("residual_copy_us"), ms("state_us"),
         ms("disk_fork_us"));
+    if (report.value("net_hold_us", 0.0) > 0) {
+        print(
+            "the attacker's frames waited for {:.3f} ms: {} of them, and {} that the guest had "
+            "not taken yet\n",
+            ms("net_hold_us"), report.value("held_frames", 0), report.value("unread_frames", 0));
+    }
+    if (const auto lost = report.value("refused_frames", 0); lost > 0) {
+        say(fmt::format("{} frames of the attacker came in the fork and had no room", lost));
+    }
     for (const auto& disk : report.value("disks", Json::array())) {
         print("disk {} ({})\n", disk.value("path", ""), disk.value("method", ""));
     }
@@ -61,36 +75,45 @@ void show(const Json& report) {
         where.empty() ? "" : "there, ", clone, clone, clone);
 }
 
-/// What can be said without the guest.
-Result<void> check(const Options& options) {
+/// Checks what can be checked without the guest.
+Result<Json> parameters(const Options& options) {
+    Json params = Json::object();
     if (!options.clone.empty()) {
         IVMM_TRY(check_guest_name(options.clone));
+        params["name"] = options.clone;
     }
     for (const auto& spec : options.nets) {
         IVMM_TRY(parse_net_spec(spec));
+        params["nets"].push_back(spec);
     }
-    return {};
+    if (options.clones != 1) {
+        params["clones"] = options.clones;
+    }
+    const bool has_details =
+        !options.flows.scope.empty() || options.ttl_s > 0 || !options.policy.empty();
+    if (options.flows.given() || has_details) {
+        IVMM_ASSIGN(Json divert, selector_parameters(options.flows));
+        if (options.ttl_s > 0) {
+            divert["ttl_s"] = options.ttl_s;
+        }
+        if (!options.policy.empty()) {
+            divert["policy"] = policy_parameter(options.policy);
+        }
+        params["divert"] = std::move(divert);
+    }
+    return params;
 }
 
 int fork(const Options& options) {
-    if (const auto checked = check(options); !checked) {
-        return report(checked.error());
+    const auto params = parameters(options);
+    if (!params) {
+        return report(params.error());
     }
     auto client = connect_to_guest(options.guest);
     if (!client) {
         return report(client.error());
     }
-    Json params = Json::object();
-    if (!options.clone.empty()) {
-        params["name"] = options.clone;
-    }
-    if (!options.nets.empty()) {
-        params["nets"] = options.nets;
-    }
-    if (options.clones != 1) {
-        params["clones"] = options.clones;
-    }
-    const auto answer = client->call("fork", params, kPatience);
+    const auto answer = client->call("fork", *params, kPatience);
     if (!answer) {
         return report(answer.error());
     }
@@ -119,6 +142,11 @@ void add_fork(CLI::App& app, Action& action) {
                      "Network of the clone, as for `ivmm run`; once for each device. Default: no "
                      "cable")
         ->allow_extra_args(false);
+    add_selector(*command, options->flows);
+    command->add_option("--ttl", options->ttl_s, "Seconds until the flows are the guest's again");
+    command->add_option("--policy", options->policy,
+                        "What the clone may begin itself: strict, honeywall, research, or a file "
+                        "(default: the switch's)");
     command
         ->add_option("--clones", options->clones,
                      "Clones of the same instant: NAME, NAME-2, …; those after the first have no "
@@ -130,7 +158,7 @@ void add_fork(CLI::App& app, Action& action) {
         "The clone has the guest's memory, devices and disks as they were at one instant.\n"
         "Example:\n"
         "  ivmm standby web\n"
-        "  ivmm fork web --name trap");
+        "  ivmm fork web --name trap --attacker 198.51.100.7");
     command->callback([&action, options] { action = [options] { return fork(*options); }; });
 }
 

@@ -5,6 +5,7 @@
 #include "vmm/cli/guest_command.h"
 #include "vmm/control/runtime_dir.h"
 #include "vmm/fork/clone_removal.h"
+#include "vmm/fork/net_fork.h"
 
 namespace ivmm::cli {
 namespace {
@@ -32,7 +33,13 @@ Result<void> remove_clone(const std::string& name, bool force) {
     if (running) {
         IVMM_TRY(stop_guest(name));
     }
-    return remove_clone_disks(record, force);
+    IVMM_TRY(remove_clone_disks(record, force));
+    IVMM_ASSIGN(const auto cut_off, remove_clone_ports(name));
+    for (const auto& peer : cut_off) {
+        say(fmt::format("{} stays cut off from {}, until `ivmm undivert {} --attacker {}`",
+                        peer.remote, peer.guest, peer.guest, peer.remote));
+    }
+    return {};
 }
 
 /// All that do not run, or with `force` all.

@@ -1,6 +1,7 @@
 #include "vmm/cli/switch.h"
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
 
 #include "vmm/switch/running_switches.h"
@@ -163,7 +164,7 @@ void add_switch_clone(CLI::App& parent, Action& action) {
             }
             Json params{{"guest", options->guest}, {"name", options->name}};
             if (!options->policy.empty()) {
-                params["policy"] = options->policy;
+                params["policy"] = policy_parameter(options->policy);
             }
             const auto answer = found->owner.client.call("add_clone", params);
             return answer ? 0 : report(answer.error());
@@ -190,6 +191,10 @@ void add_switch_remove(CLI::App& parent, Action& action) {
 }
 
 }  // namespace
+
+std::string policy_parameter(const std::string& policy) {
+    return net::preset_policy(policy) ? policy : std::filesystem::absolute(policy).string();
+}
 
 void add_switch(CLI::App& app, Action& action) {
     auto* const command = app.add_subcommand(

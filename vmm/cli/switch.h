@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "vmm/cli/cli.h"
 
 /// The commands of the switch.
@@ -10,5 +12,8 @@ void add_switch(CLI::App& app, Action& action);
 void add_divert(CLI::App& app, Action& action);
 void add_undivert(CLI::App& app, Action& action);
 void add_flows(CLI::App& app, Action& action);
+
+/// A preset, or a file as the switch's process finds it.
+std::string policy_parameter(const std::string& policy);
 
 }  // namespace ivmm::cli

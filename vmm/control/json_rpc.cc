@@ -47,6 +47,10 @@ std::string dump(const Json& message) {
 
 }  // namespace
 
+Json parse_json(std::string_view line) {
+    return too_deep(line) ? Json(Json::value_t::discarded) : parse(line);
+}
+
 std::variant<Request, Refusal> parse_request(std::string_view line) {
     if (too_deep(line)) {
         return Refusal{nullptr, kInvalidRequest,
@@ -112,7 +116,7 @@ std::string make_error(const Json& id, ErrorCode code, std::string_view message)
 }
 
 Result<Message> parse_message(std::string_view line) {
-    Json json = too_deep(line) ? Json(Json::value_t::discarded) : parse(line);
+    Json json = parse_json(line);
     if (!json.is_object()) {
         return fail("the guest's process answered with something that is not JSON-RPC");
     }

@@ -23,6 +23,9 @@ enum ErrorCode : int {
     kFailed = -32000,  ///< the method was understood and did not succeed
 };
 
+/// Any JSON value; discarded if the line is not JSON in UTF-8 or is nested too deep.
+Json parse_json(std::string_view line);
+
 struct Request {
     std::optional<Json> id;  ///< none: a notification, which gets no answer
     std::string method;

@@ -136,6 +136,11 @@ RuntimeDir RuntimeDir::find_switch() {
     return RuntimeDir(parent + "/switch", parent, "switch");
 }
 
+RuntimeDir RuntimeDir::find_watch() {
+    const std::string parent = find().path_;
+    return RuntimeDir(parent + "/watch", parent, "watch of guest");
+}
+
 Result<void> RuntimeDir::create() const {
     if (!parent_.empty()) {
         IVMM_TRY(RuntimeDir(parent_).create());

@@ -33,12 +33,13 @@ class GuestLock {
 ///
 /// The overlay servers have a folder of the same kind in it, "overlay"; what is said here of a
 /// guest's name is there the pid of a server. And so have the switches, "switch", with names of
-/// their own.
+/// their own, and those who watch for attackers, "watch", under the names of their guests.
 class RuntimeDir {
  public:
     static RuntimeDir find();
     static RuntimeDir find_overlay();
     static RuntimeDir find_switch();
+    static RuntimeDir find_watch();
 
     const std::string& path() const { return path_; }
     std::string socket_path(const std::string& name) const { return base(name) + ".sock"; }

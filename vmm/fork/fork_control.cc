@@ -10,6 +10,7 @@ namespace {
 using rpc::Json;
 
 constexpr uint64_t kMostClones = 64;
+constexpr uint32_t kMostSeconds = 366 * 24 * 3600;  // of a diversion, as the switch has it
 
 const char* phase_name(StandbyStatus::Phase phase) {
     switch (phase) {
@@ -72,19 +73,45 @@ Json to_json(const ForkReport& report) {
             {"residual_copy_us", report.residual_copy_us},
             {"state_us", report.state_us},
             {"disk_fork_us", report.disk_fork_us},
+            {"net_commit_us", report.net_commit_us},
             {"resume_us", report.resume_us},
             {"trigger_to_run_us", report.trigger_to_run_us},
             {"clone_private_bytes", report.clone_private_bytes},
-            // Until the switch is there, no frames are held.
-            {"net_hold_us", 0},
-            {"held_frames", 0},
+            {"net_hold_us", report.net.hold_us},
+            {"held_frames", report.net.held_frames},
+            {"unread_frames", report.net.unread_frames},
+            {"refused_frames", report.net.refused_frames},
             {"disks", to_json(report.disks)},
             {"siblings", std::move(siblings)}};
 }
 
+Result<DivertRequest> divert_from(const Json& params) {
+    if (!params.is_object()) {
+        return fail_as(ErrorKind::kUsage, "divert must be an object");
+    }
+    IVMM_TRY(rpc::check_parameters(params,
+                                   {"remote", "remote_port", "scope", "flow", "ttl_s", "policy"}));
+    DivertRequest request;
+    IVMM_ASSIGN(request.ttl_s, rpc::number_parameter(params, "ttl_s", 0, kMostSeconds, 0));
+    if (params.contains("policy")) {
+        IVMM_ASSIGN(request.policy, rpc::text_parameter(params, "policy"));
+    }
+    request.selector = params;
+    request.selector.erase("ttl_s");
+    request.selector.erase("policy");
+    return request;
+}
+
 Result<ForkRequest> request_from(const Json& params) {
-    IVMM_TRY(rpc::check_parameters(params, {"name", "nets", "clones"}));
+    IVMM_TRY(rpc::check_parameters(params, {"name", "nets", "clones", "divert"}));
     ForkRequest request;
+    if (params.contains("divert")) {
+        if (params.contains("nets")) {
+            return fail_as(ErrorKind::kUsage,
+                           "a clone to which flows are diverted has the guest's switch, not nets");
+        }
+        IVMM_ASSIGN(request.divert, divert_from(params["divert"]));
+    }
     if (params.contains("name")) {
         IVMM_ASSIGN(request.clone, rpc::text_parameter(params, "name"));
         IVMM_TRY(check_guest_name(request.clone));

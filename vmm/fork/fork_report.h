@@ -6,15 +6,32 @@
 #include <vector>
 
 #include "vmm/config/guest_config.h"
+#include "vmm/control/json_rpc.h"
 
 namespace ivmm {
 
+/// Whose flows go to the clone.
+struct DivertRequest {
+    rpc::Json selector;  ///< as the switch's methods have it (docs/switch.md)
+    uint32_t ttl_s = 0;  ///< 0: for ever
+    std::string policy;  ///< of the clone; empty: the switch's
+};
+
+/// What came of that; frames went to the clone.
+struct NetForkReport {
+    double hold_us = 0;           ///< for so long frames waited
+    uint64_t held_frames = 0;     ///< that came meanwhile
+    uint64_t unread_frames = 0;   ///< that were on their way to the guest
+    uint64_t refused_frames = 0;  ///< that came meanwhile and had no room: lost
+};
+
 /// What whoever asks for a fork may choose.
 struct ForkRequest {
-    std::string clone;             ///< its name; empty: one is made up
-    bool name_is_made_up = false;  ///< it may be another one, where it is taken
-    std::vector<NetConfig> nets;   ///< cables of the clone's first network devices
-    uint32_t clones = 1;           ///< of this instant; the others are CLONE-2, …, without cables
+    std::string clone;                    ///< its name; empty: one is made up
+    bool name_is_made_up = false;         ///< it may be another one, where it is taken
+    std::vector<NetConfig> nets;          ///< cables of the clone's first network devices
+    std::optional<DivertRequest> divert;  ///< then the cables are the switch's, and `nets` is empty
+    uint32_t clones = 1;  ///< of this instant; the others are CLONE-2, …, without cables
 };
 
 /// What came of it. Times in microseconds.
@@ -36,11 +53,13 @@ struct ForkReport {
     double residual_copy_us = 0;
     double state_us = 0;
     double disk_fork_us = 0;
+    double net_commit_us = 0;
     double resume_us = 0;
     uint64_t residual_pages = 0;  ///< copied in the pause
     double trigger_to_run_us = 0;
     uint64_t clone_private_bytes = 0;  ///< of its process, at its start
     std::vector<Disk> disks;
+    NetForkReport net;
 
     /// More clones of the same instant.
     struct Sibling {

@@ -26,7 +26,10 @@ Result<ForkReport> ForkTransaction::run(const ForkRequest& request, Stopwatch tr
         return at_step(std::move(rounds).error(), "bringing the replica up to date");
     }
     report_.rounds = *rounds;
-    Result<void> done;
+    Result<void> done = net_ ? net_->hold() : Result<void>();
+    if (!done) {
+        return at_step(std::move(done).error(), "holding the attacker's frames");
+    }
     control_.call([&] {
         report_.trigger_to_pause_us = trigger.us();
         done = instant();
@@ -46,7 +49,17 @@ Result<void> ForkTransaction::prepare(const ForkRequest& request) {
     // The disks first: they refuse more often, and a target can be prepared but once.
     IVMM_ASSIGN(disks_,
                 DiskFork::prepare(machine_.config().disks, machine_.config().name, request.clone));
-    return target_.prepare(request);
+    return prepare_target(request);
+}
+
+Result<void> ForkTransaction::prepare_target(const ForkRequest& request) {
+    if (!request.divert) {
+        return target_.prepare(request);
+    }
+    ForkRequest on_switch = request;
+    IVMM_ASSIGN(net_, NetFork::prepare(machine_.config().nets, request.clone, *request.divert));
+    on_switch.nets = net_->nets();
+    return target_.prepare(on_switch);
 }
 
 Result<void> ForkTransaction::launch_siblings(const ForkRequest& request) {
@@ -128,6 +141,14 @@ Result<void> ForkTransaction::instant_while_paused() {
         return at_step(std::move(forked).error(), "forking the disks");
     }
     report_.disk_fork_us = forking.us();
+    if (net_) {
+        const Stopwatch diverting;
+        if (auto diverted = net_->commit(); !diverted) {
+            return at_step(std::move(diverted).error(), "diverting the attacker's flows");
+        }
+        report_.net_commit_us = diverting.us();
+        report_.net = net_->report();
+    }
     return {};
 }
 
@@ -144,6 +165,9 @@ Result<void> ForkTransaction::begin_clone(const Stopwatch& trigger) {
     }
     if (auto child = target_.take_child()) {
         children_.push_back(*std::move(child));
+    }
+    if (net_) {
+        net_->keep();
     }
     start_siblings(trigger);
     if (!target_.uses_disks()) {

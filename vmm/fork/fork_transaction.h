@@ -8,6 +8,7 @@
 #include "vmm/fork/disk_fork.h"
 #include "vmm/fork/fork_report.h"
 #include "vmm/fork/fork_target.h"
+#include "vmm/fork/net_fork.h"
 #include "vmm/fork/sibling_clone.h"
 #include "vmm/fork/stopwatch.h"
 #include "vmm/machine/machine.h"
@@ -33,6 +34,7 @@ class ForkTransaction {
 
  private:
     Result<void> prepare(const ForkRequest& request);
+    Result<void> prepare_target(const ForkRequest& request);
     Result<void> launch_siblings(const ForkRequest& request);
     void fork_sibling_disks(const std::vector<ForkedDisk>& first);
     void start_siblings(const Stopwatch& trigger);
@@ -45,6 +47,7 @@ class ForkTransaction {
     ForkTarget& target_;
     const std::string program_;
     std::unique_ptr<DiskFork> disks_;
+    std::unique_ptr<NetFork> net_;  // null: no flow is diverted
     MachineState state_;
     ForkReport report_;
     std::vector<std::unique_ptr<SiblingClone>> siblings_;  // each with its place in report_

@@ -76,7 +76,6 @@ void SwitchBackend::lose() {
     log::warning("the switch has gone; the guest's network is cut off{}",
                  place_.path.empty() ? "" : " until it is back");
     cable_.reset();
-    taken_ = false;
     if (!place_.path.empty()) {
         ::timerfd_settime(timer_.get(), 0, &kAgain, nullptr);
     }
@@ -119,7 +118,7 @@ void SwitchBackend::arm() {
     if (cable_ == nullptr) {
         return;
     }
-    if (std::exchange(taken_, false) && cable_->in.release()) {
+    if (cable_->in.release()) {
         cable_->wakes_switch.signal();
     }
     if ((wants_receive_ && !cable_->in.sleep()) || (wants_send_ && !cable_->out.sleep())) {
@@ -188,7 +187,6 @@ std::optional<size_t> SwitchBackend::receive(std::span<const iovec> buffer) {
     if (!record) {
         return std::nullopt;
     }
-    taken_ = true;
     std::array<ConstByteSpan, 2> parts{bytes_of(record->vnet), record->frame};
     size_t place = 0;  // in the piece
     auto piece = buffer.begin();

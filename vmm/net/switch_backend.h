@@ -51,7 +51,6 @@ class SwitchBackend final : public NetBackend {
     EventLoop::Watch timer_watch_;
     bool wants_receive_ = false;
     bool wants_send_ = false;
-    bool taken_ = false;  // frames since the last release
     net::Offloads offloads_;
     Callback on_receivable_;
     Callback on_sendable_;

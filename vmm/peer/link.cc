@@ -1,7 +1,5 @@
 #include "vmm/peer/link.h"
 
-#include <algorithm>
-
 namespace ivmm::peer {
 namespace {
 
@@ -9,7 +7,6 @@ namespace {
 constexpr uint32_t kMaxFields = uint32_t{256} << 10;
 /// The state of a machine with all its devices.
 constexpr uint32_t kMaxState = uint32_t{16} << 20;
-constexpr size_t kMaxText = 1000;
 
 uint32_t max_fields(MessageType type) {
     return type == MessageType::kStart ? kMaxState : kMaxFields;
@@ -20,13 +17,6 @@ uint32_t max_tail(MessageType type) {
 }
 
 }  // namespace
-
-std::string printable(std::string text) {
-    text.resize(std::min(text.size(), kMaxText));
-    std::ranges::replace_if(
-        text, [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7f'; }, '?');
-    return text;
-}
 
 Result<void> check_frame(const FrameHeader& header) {
     if (header.type < MessageType::kHello || header.type > MessageType::kFailed) {

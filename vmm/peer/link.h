@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/printable.h"
 #include "base/result.h"
 #include "base/state_codec.h"
 #include "vmm/peer/messages.h"
@@ -30,10 +31,6 @@ struct Frame {
     std::vector<std::byte> fields;
     std::vector<std::byte> tail;
 };
-
-/// A text of the other side as one that can be shown and logged: bounded, without control
-/// characters.
-std::string printable(std::string text);
 
 /// Its message. Errors: it is another one; it tells why the other side fails; it is damaged.
 template <StateStruct Message>

@@ -256,6 +256,10 @@ Unexpected RemoteTarget::failed(Error error, const char* step) {
 }
 
 Result<void> RemoteTarget::prepare(const ForkRequest& request) {
+    if (request.divert) {
+        return fail_as(ErrorKind::kUsage,
+                       "flows can only be diverted to a clone on the guest's own host");
+    }
     if (!request.nets.empty()) {
         return fail_as(ErrorKind::kUsage,
                        "the network of a clone on another host is given there, to `ivmm standby "

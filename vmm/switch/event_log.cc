@@ -3,25 +3,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <ctime>
-
 #include "base/log.h"
+#include "base/utc_time.h"
 
 namespace ivmm {
-namespace {
-
-/// The time of day, as ISO 8601 has it.
-std::string timestamp() {
-    timespec now{};
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    tm parts{};
-    ::gmtime_r(&now.tv_sec, &parts);
-    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", parts.tm_year + 1900,
-                       parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec,
-                       now.tv_nsec / 1000);
-}
-
-}  // namespace
 
 Result<EventLog> EventLog::open(const std::string& path) {
     EventLog log;
@@ -36,7 +21,7 @@ Result<EventLog> EventLog::open(const std::string& path) {
 }
 
 rpc::Json EventLog::write(const std::string& sensor, const net::Event& event) {
-    rpc::Json json{{"datetime", timestamp()},
+    rpc::Json json{{"datetime", utc_time_us()},
                    {"timestamp_desc", "Network event"},
                    {"eventid", fmt::format("ivmm.switch.{}", event.name)},
                    {"sensor", sensor},

@@ -163,9 +163,14 @@ Result<rpc::Json> SwitchControl::undivert(const Json& params) {
 }
 
 Result<rpc::Json> SwitchControl::flows(const Json& params) {
-    IVMM_TRY(rpc::check_parameters(params, {"guest", "remote", "limit"}));
+    IVMM_TRY(rpc::check_parameters(params, {"guest", "remote", "local_port", "after", "limit"}));
     IVMM_ASSIGN(const auto guest, port(params, "guest", net::Role::kGuest));
     IVMM_ASSIGN(const auto limit, rpc::number_parameter(params, "limit", 1, 2000, 1000));
+    const bool some_ports = params.contains("local_port");
+    IVMM_ASSIGN(const auto local_port, rpc::number_parameter(params, "local_port", 0, 65535, 0));
+    // By their numbers, so that a client which asks again and again sees each flow once.
+    const bool in_turn = params.contains("after");
+    IVMM_ASSIGN(const auto after, rpc::number_parameter(params, "after", 0, UINT32_MAX, 0));
     std::optional<net::IpAddress> remote;
     if (params.contains("remote")) {
         IVMM_ASSIGN(const auto text, rpc::text_parameter(params, "remote"));
@@ -173,11 +178,18 @@ Result<rpc::Json> SwitchControl::flows(const Json& params) {
     }
     Json list = Json::array();
     for (const auto& one : net_.flows(guest, limit, [&](const net::Flow& flow) {
-             return !remote || flow.key.remote == *remote;
+             return (!remote || flow.key.remote == *remote) &&
+                    (!some_ports || flow.key.local_port == local_port) &&
+                    (!in_turn || (flow.serial > after && flow.serial - after <= limit));
          })) {
         list.push_back(to_json(one, net_.now_s()));
     }
-    return Json{{"flows", std::move(list)}};
+    uint32_t newest = 0;
+    const auto& name = params["guest"].get_ref<const std::string&>();
+    for (const auto& table : net_.tables()) {
+        newest = table.guest == name ? table.newest : newest;
+    }
+    return Json{{"flows", std::move(list)}, {"newest", newest}};
 }
 
 Result<rpc::Json> SwitchControl::hold(const Json& params) {
@@ -202,7 +214,8 @@ Result<rpc::Json> SwitchControl::commit(const Json& params) {
     IVMM_ASSIGN(const auto ttl, rpc::number_parameter(params, "ttl_s", 0, kYear, 0));
     net_.tick(net::monotonic_ns());
     IVMM_ASSIGN(const auto report, net_.commit_hold(hold, clone, ttl));
-    return Json{{"held_frames", report.held_frames},
+    return Json{{"unread_frames", report.unread_frames},
+                {"held_frames", report.held_frames},
                 {"held_bytes", report.held_bytes},
                 {"refused_frames", report.refused},
                 {"hold_us", static_cast<double>(report.hold_ns) / 1000}};

@@ -132,6 +132,7 @@ Json to_json(const net::Switch::DiversionInfo& diversion) {
 Json to_json(const net::Switch::FlowInfo& info, uint32_t now_s) {
     const net::Flow& flow = info.flow;
     Json json = to_json(flow.key);
+    json["serial"] = flow.serial;
     json["owner"] = info.owner;
     json["opened_by"] = info.opener;
     json["verdict"] = to_string(flow.verdict);
