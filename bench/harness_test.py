@@ -10,7 +10,9 @@ import sys
 import tempfile
 import threading
 import time
+import types
 import unittest
+import unittest.mock
 import xml.dom.minidom
 
 sys.dont_write_bytecode = True
@@ -316,6 +318,16 @@ class Runner(unittest.TestCase):
             raise Failure("broken")
         result, _ = self.run_scenario(["a"], measure)
         self.assertEqual((result["error"], result["figures"]), ("broken", []))
+
+
+class Switches(unittest.TestCase):
+    def test_a_peer_that_is_not_installed_is_left_out_with_the_reason(self):
+        context = types.SimpleNamespace(ivmm=Ivmm("/bin/true"), peers=True, notes=[])
+        with unittest.mock.patch("shutil.which", lambda program: None if "vde" in program else program):
+            found = scenarios.switch.targets(context)
+        self.assertEqual([target.label for target in found], ["ivmm", "bridge and veth", "Open vSwitch"])
+        self.assertEqual(len(context.notes), 1)
+        self.assertIn("VDE2 is left out: vde_switch is not installed", context.notes[0])
 
 
 class Plot(unittest.TestCase):

@@ -231,7 +231,8 @@ void Switch::handle(Slot& from, Frame& frame) {
     const bool valid = (frame.vnet.flags & VnetHeader::kDataValid) != 0;
     if (frame.size() < kMinFrameLength || frame.size() > kMaxFrameLength ||
         !make_honest(frame.vnet, headers) || is_multicast(headers.source)) {
-        drop(from, Drop::kMalformed, frame);
+        drop(from, Drop::kMalformed, frame,
+             from.role == Role::kClone ? "not a frame, or a virtio-net header that lies" : nullptr);
         return;
     }
     switch (from.role) {

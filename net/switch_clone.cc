@@ -57,11 +57,11 @@ void Switch::from_clone(Slot& from, Frame& frame, const Headers& headers) {
         answer_clone(from, twins.lease.answer(headers, frame.head), frame);
         return;
     }
+    const FlowKey key = flow_key(headers, Direction::kOut);
     if (is_announcement(headers)) {
-        drop(from, Drop::kSuppressed, frame);
+        drop(from, Drop::kSuppressed, frame, "an announcement", &key);
         return;
     }
-    const FlowKey key = flow_key(headers, Direction::kOut);
     if (is_multicast(headers.destination) || headers.tuple.destination.is_multicast()) {
         drop(from, Drop::kContained, frame, "to a group", &key);
         return;
@@ -103,7 +103,7 @@ void Switch::from_clone(Slot& from, Frame& frame, const Headers& headers) {
     }
     if (flow == nullptr) {
         if (headers.is_tcp() && !opens) {
-            drop(from, Drop::kStale, frame);
+            drop(from, Drop::kStale, frame, "of no connection that is its own", &key);
             return;
         }
         flow = open_from_clone(from, key, frame);
@@ -111,7 +111,7 @@ void Switch::from_clone(Slot& from, Frame& frame, const Headers& headers) {
             return;
         }
     } else if (owner_of(twins, *flow) != from.member) {
-        drop(from, Drop::kStale, frame);
+        drop(from, Drop::kStale, frame, "of somebody else's flow", &key);
         return;
     }
     twins.flows.touch(*flow, Direction::kOut, frame.size(), headers.tcp_flags, now_s());
@@ -121,7 +121,7 @@ void Switch::from_clone(Slot& from, Frame& frame, const Headers& headers) {
 void Switch::answer_clone(Slot& from, const std::optional<std::vector<std::byte>>& answer,
                           const Frame& frame) {
     if (!answer) {
-        drop(from, Drop::kSuppressed, frame);
+        drop(from, Drop::kSuppressed, frame, "what only the guest may ask or tell its network");
         return;
     }
     StoredFrame reply(Frame{{}, {}, *answer});

@@ -5,6 +5,6 @@ says, whether it runs GUESTS (and so needs KVM), and two functions: targets(cont
 and returns the cells to measure.
 """
 
-from . import blk, boot, exits, fork, overlay, restore, start, sync
+from . import blk, boot, exits, fork, overlay, restore, start, switch, sync
 
-ALL = {scenario.NAME: scenario for scenario in (start, exits, blk, boot, overlay, fork, sync, restore)}
+ALL = {scenario.NAME: scenario for scenario in (start, exits, blk, boot, overlay, fork, sync, restore, switch)}

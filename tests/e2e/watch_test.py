@@ -13,7 +13,7 @@ import time
 import unittest
 
 import harness
-import switch_test
+from cables import Cable
 
 GUEST_IP, ATTACKER = "192.0.2.10", "198.51.100.7"
 GUEST_MAC, PEER_MAC = "02:00:00:00:00:10", "02:00:00:00:00:20"
@@ -301,11 +301,10 @@ class WatchSwitchTest(WatchCase):
     def start_switch(self, *arguments):
         self.process = self.start("switch", "run", "lan", *arguments)
         cables = str(self.runtime / "switch" / "lan.cables")
-        self.guest = switch_test.connect_cable(cables, "web", GUEST_MAC)
-        self.peer = switch_test.connect_cable(cables, "peer", PEER_MAC)
+        self.guest = Cable(cables, "web", GUEST_MAC)
+        self.peer = Cable(cables, "peer", PEER_MAC)
         for end in (self.guest, self.peer):
-            self.addCleanup(end[0].close)
-        self.rings = {end: switch_test.Ring(end[1], 0) for end in (self.guest, self.peer)}
+            self.addCleanup(end.close)
         added = self.workspace.ivmm("switch", "add-clone", "web", "trap")
         self.assertEqual(added.returncode, 0, added.stderr)
         # So that the switch knows where they are.
@@ -314,12 +313,11 @@ class WatchSwitchTest(WatchCase):
     def end_switch(self):
         self.process.close()
         for end in (self.guest, self.peer):
-            end[0].close()
+            end.close()
 
     def put(self, end, *frames):
         for frame in frames:
-            self.rings[end].push(frame)
-            os.write(end[2], struct.pack("Q", 1))
+            end.send(frame)
 
     def switch(self, method, **params):
         answer = call(self.runtime / "switch" / "lan.sock", method, **params)

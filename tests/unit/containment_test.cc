@@ -127,6 +127,8 @@ TEST_P(Escape, Fails) {
     // All of this was told, and the flow that was diverted still works.
     EXPECT_GT(bed.count_events("contained"), 0U);
     EXPECT_GT(bed.count_events("spoofed"), 0U);
+    EXPECT_GT(bed.count_events("malformed"), 0U);
+    EXPECT_GT(bed.count_events("suppressed"), 0U);
     bed.send(bed.clone, tcp(kOut, 22, 1000, kTcpSyn | kTcpAck));
     EXPECT_EQ(bed.take(bed.uplink).size(), 1U);
 }
@@ -220,7 +222,7 @@ TEST(Policy, FilesAreReadAndMistakesAreTold) {
           "[[rule]]\nprotocol = 'tcp'\nverdict = 'drop'\nports = [70000]",
           "[[rule]]\nprotocol = 'tcp'\nverdict = 'drop'\nports = ['9-1']",
           "[[rule]]\nverdict = 'drop'\nto = ['10.0.0.0/33']", "[[rule]]\nverdict = 'drop'\nto = []",
-          "rule = 1", "= 1"}) {
+          "rule = 1", "= 1", "[", "[\n", "[[\n"}) {
         const auto refused = parse_policy(wrong, "p.toml");
         ASSERT_FALSE(refused.has_value()) << wrong;
         EXPECT_EQ(refused.error().kind, ErrorKind::kUsage) << wrong;

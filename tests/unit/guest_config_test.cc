@@ -135,6 +135,7 @@ TEST(GuestFile, ErrorsNameFileAndLine) {
     EXPECT_THAT(error_of("cpus = -1"), HasSubstr("out of range"));
     EXPECT_THAT(error_of("acpi = 'no'"), HasSubstr("true or false"));
     EXPECT_THAT(error_of("disk = 'x'"), HasSubstr("[[disk]]"));
+    EXPECT_THAT(error_of("[\n"), HasSubstr("g.toml:1: "));
     EXPECT_THAT(error_of("[[disk]]\nfile = 'x'"),
                 HasSubstr("g.toml:2: in [[disk]]: unknown key 'file'"));
     EXPECT_THAT(error_of("[[net]]\ntap='t'\nmac='zz'"), HasSubstr("g.toml:3: in [[net]]: mac: "));

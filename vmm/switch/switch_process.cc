@@ -61,12 +61,16 @@ Result<void> add_taps(const SwitchOptions& options, net::Switch& net, net::Switc
 /// Clones have their ports before they come; everybody else who does is a guest.
 Result<net::PortId> admit(net::Switch& net, const std::string& name, const net::MacAddress& mac) {
     for (const auto& port : net.ports()) {
-        if (port.name == name) {
-            if (port.role == net::Role::kGuest || port.role == net::Role::kClone) {
-                return port.id;
-            }
+        if (port.name != name) {
+            continue;
+        }
+        if (port.role != net::Role::kGuest && port.role != net::Role::kClone) {
             return fail("'{}' is not a port for guests", name);
         }
+        if (mac != port.mac && mac != net::MacAddress{}) {
+            return fail("port '{}' is that of a guest with another address", name);
+        }
+        return port.id;
     }
     IVMM_TRY(check_guest_name(name));
     if (mac == net::MacAddress{}) {
