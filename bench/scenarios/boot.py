@@ -32,11 +32,9 @@ def targets(context):
 
 
 def plan(context, _):
-    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-    builder = os.path.join(source, "guest-images", "build")
-    context.progress(f"{NAME}: the guest's kernel and root file system (some minutes when they must be built)")
-    kernel = os.path.join(_built(builder, "kernel"), "vmlinux")
-    image = os.path.join(_built(builder, "rootfs"), "rootfs.ext4")
+    kernel, rootfs = images(context, NAME)
+    kernel = os.path.join(kernel, "vmlinux")
+    image = os.path.join(rootfs, "rootfs.ext4")
     disk = context.file("rootfs.ext4")
     settings = context.settings
     settings.update({"kernel": kernel, "rootfs": image, "cpus": 1, "memory_mib": 128})
@@ -60,6 +58,14 @@ def plan(context, _):
             return {"shell": shell / 1e9, "ready": ready / 1e9}
 
     return [Cell("Linux", FIGURES, measure)]
+
+
+def images(context, name):
+    """The folders with the guest's kernel and with its root file system."""
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+    builder = os.path.join(source, "guest-images", "build")
+    context.progress(f"{name}: the guest's kernel and root file system (some minutes when they must be built)")
+    return _built(builder, "kernel"), _built(builder, "rootfs")
 
 
 def _built(builder, what):

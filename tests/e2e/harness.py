@@ -107,6 +107,7 @@ class Program:
         self.console = ""
         self.log = ""
         self._changed = threading.Condition()
+        self._open = 2  # of its outputs
         self._readers = [
             threading.Thread(target=self._read, args=(self.process.stdout, "console")),
             threading.Thread(target=self._read, args=(self.process.stderr, "log")),
@@ -119,11 +120,15 @@ class Program:
             with self._changed:
                 setattr(self, buffer, getattr(self, buffer) + data.decode(errors="replace"))
                 self._changed.notify_all()
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
 
     def wait_for(self, text, seconds=120):
         """Waits until the guest has printed the text; returns the seconds since its start."""
         with self._changed:
-            if not self._changed.wait_for(lambda: text in self.console, seconds):
+            self._changed.wait_for(lambda: text in self.console or self._open == 0, seconds)
+            if text not in self.console:
                 raise AssertionError(f"no {text!r} within {seconds} s:\n{self.console}{self.log}")
         return time.monotonic() - self.started
 
