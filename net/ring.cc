@@ -25,6 +25,36 @@ constexpr uint32_t offset_of(uint32_t position) {
     return position % kSize;
 }
 
+/// What lies at a position of the ring, of which the other side may have written every byte.
+struct Place {
+    RecordHeader header;
+    uint32_t length = 0;  // of the frame
+    uint32_t room = 0;    // to the next place
+
+    bool has_frame() const { return header.length == length; }
+};
+
+/// `there`: bytes from the position on that were produced. Nullopt: it cannot be true.
+std::optional<Place> place_at(const std::byte* data, uint32_t position, uint32_t there) {
+    if (there > kSize || there < sizeof(RecordHeader)) {
+        return std::nullopt;
+    }
+    Place place;
+    std::memcpy(&place.header, data + offset_of(position), sizeof(place.header));
+    // The copy is what counts from here on, whatever the peer writes now.
+    const uint32_t to_end = kSize - offset_of(position);
+    if (place.header.length == kSkip) {
+        place.room = to_end;
+    } else {
+        place.length = place.header.length & ~kTakenBack;
+        if (place.length > kMaxFrameLength) {
+            return std::nullopt;
+        }
+        place.room = record_size(place.length);
+    }
+    return place.room <= to_end && place.room <= there ? std::optional(place) : std::nullopt;
+}
+
 }  // namespace
 
 RingProducer::RingProducer(std::byte* memory)
@@ -76,28 +106,20 @@ void RingProducer::take_back(
     const std::function<bool(const VnetHeader&, ConstByteSpan)>& unwanted) {
     const uint32_t published = state_.produced.load(std::memory_order_relaxed);
     uint32_t at = state_.consumed.load(std::memory_order_acquire);
-    // The consumer may have written into what is ours: no more than the ring is believed.
-    while (published - at >= sizeof(RecordHeader) && published - at <= kSize &&
-           at % kAlignment == 0) {
-        RecordHeader header;
-        std::byte* const place = data_ + offset_of(at);
-        std::memcpy(&header, place, sizeof(header));
-        const uint32_t to_end = kSize - offset_of(at);
-        if (header.length == kSkip) {
-            at += to_end;
-            continue;
-        }
-        const uint32_t length = header.length & ~kTakenBack;
-        if (length > kMaxFrameLength || record_size(length) > to_end ||
-            record_size(length) > published - at) {
+    // The consumer's word; a place of ours is aligned.
+    while (at != published && at % kAlignment == 0) {
+        auto place = place_at(data_, at, published - at);
+        if (!place) {
             return;
         }
-        if (length == header.length &&
-            unwanted(header.vnet, ConstByteSpan(place + sizeof(header), length))) {
-            header.length |= kTakenBack;
-            std::memcpy(place, &header, sizeof(header));
+        std::byte* const record = data_ + offset_of(at);
+        if (place->has_frame() &&
+            unwanted(place->header.vnet,
+                     ConstByteSpan(record + sizeof(RecordHeader), place->length))) {
+            place->header.length |= kTakenBack;
+            std::memcpy(record, &place->header, sizeof(place->header));
         }
-        at += record_size(length);
+        at += place->room;
     }
 }
 
@@ -117,37 +139,19 @@ RingConsumer::RingConsumer(std::byte* memory)
 std::optional<RingConsumer::Record> RingConsumer::next() {
     // Read once, so that what was taken back can be skipped in bounded time.
     const uint32_t produced = state_.produced.load(std::memory_order_acquire);
-    while (!broken_) {
-        const uint32_t there = produced - consumed_;
-        if (there == 0) {
-            return std::nullopt;
-        }
-        if (there > kSize || there < sizeof(RecordHeader)) {
+    while (!broken_ && produced != consumed_) {
+        const auto place = place_at(data_, consumed_, produced - consumed_);
+        if (!place) {
+            broken_ = true;
             break;
         }
-        RecordHeader header;
-        std::memcpy(&header, data_ + offset_of(consumed_), sizeof(header));
-        // The copy is what counts from here on, whatever the peer writes now.
-        const uint32_t to_end = kSize - offset_of(consumed_);
-        if (header.length == kSkip) {
-            if (to_end > there) {
-                break;
-            }
-            consumed_ += to_end;
-            continue;
-        }
-        const uint32_t length = header.length & ~kTakenBack;
-        if (length > kMaxFrameLength || record_size(length) > to_end ||
-            record_size(length) > there) {
-            break;
-        }
-        const ConstByteSpan frame(data_ + offset_of(consumed_) + sizeof(header), length);
-        consumed_ += record_size(length);
-        if (length == header.length) {
-            return Record{header.vnet, frame};
+        const std::byte* const record = data_ + offset_of(consumed_);
+        consumed_ += place->room;
+        if (place->has_frame()) {
+            return Record{place->header.vnet,
+                          ConstByteSpan(record + sizeof(RecordHeader), place->length)};
         }
     }
-    broken_ = true;
     return std::nullopt;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "devices/net/virtio_net.h"
+#include "tests/fuzz/input.h"
 #include "tests/support/fake_driver.h"
 
 namespace ivmm::virtio {
@@ -63,22 +64,7 @@ class StrictBackend final : public NetBackend {
     unsigned received = 0;
 };
 
-/// The input, eaten from the front.
-struct Input {
-    ConstByteSpan rest;
-    template <class T>
-    T next() {
-        T value{};
-        const auto part = next(sizeof(T));
-        std::memcpy(&value, part.data(), part.size());
-        return value;
-    }
-    ConstByteSpan next(size_t length) {
-        const auto part = rest.first(std::min(length, rest.size()));
-        rest = rest.subspan(part.size());
-        return part;
-    }
-};
+using fuzz::Input;
 
 void run(Input input) {
     const auto loop = *EventLoop::create();

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "net/ring_port.h"
+#include "tests/fuzz/input.h"
 
 namespace ivmm::net {
 namespace {
@@ -20,22 +21,7 @@ void require(bool condition) {
     }
 }
 
-/// The input, eaten from the front; then zeros.
-struct Input {
-    ConstByteSpan rest;
-    template <class T>
-    T next() {
-        T value{};
-        const auto part = next(sizeof(T));
-        std::memcpy(&value, part.data(), part.size());
-        return value;
-    }
-    ConstByteSpan next(size_t length) {
-        const auto part = rest.first(std::min(length, rest.size()));
-        rest = rest.subspan(part.size());
-        return part;
-    }
-};
+using fuzz::Input;
 
 class Bed {
  public:
