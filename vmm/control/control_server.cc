@@ -8,6 +8,8 @@
 #include <chrono>
 
 #include "base/log.h"
+#include "vmm/control/parameters.h"
+#include "vmm/control/version.h"
 
 namespace ivmm {
 namespace {
@@ -38,6 +40,19 @@ void answer(ControlConnection& client, const std::optional<rpc::Json>& id,
 }
 
 }  // namespace
+
+ControlServer::ControlServer(EventLoop& loop) : loop_(loop) {
+    add_method("version", [](ControlConnection&, const rpc::Json& params) -> Result<rpc::Json> {
+        IVMM_TRY(rpc::check_parameters(params, {}));
+        return rpc::Json{{"version", kVersion}};
+    });
+    add_method("subscribe",
+               [](ControlConnection& client, const rpc::Json& params) -> Result<rpc::Json> {
+                   IVMM_TRY(rpc::check_parameters(params, {}));
+                   client.set_subscribed(true);
+                   return rpc::Json::object();
+               });
+}
 
 void ControlServer::add_method(std::string name, Method method) {
     methods_.emplace(std::move(name), std::move(method));

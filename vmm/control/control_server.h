@@ -32,7 +32,8 @@ class ControlServer {
     /// other request of the client is served.
     using DeferredMethod = std::function<void(const rpc::Json& params, Answer answer)>;
 
-    explicit ControlServer(EventLoop& loop) : loop_(loop) {}
+    /// With the methods `version` and `subscribe`, which every process has.
+    explicit ControlServer(EventLoop& loop);
 
     void add_method(std::string name, Method method);
     void add_deferred_method(std::string name, DeferredMethod method);

@@ -7,7 +7,6 @@
 
 #include "vmm/control/base64.h"
 #include "vmm/control/parameters.h"
-#include "vmm/control/version.h"
 
 namespace ivmm {
 namespace {
@@ -41,19 +40,12 @@ GuestControl::GuestControl(std::string name, Machine& machine, ConsoleHub& conso
                 return action(*this, client);
             });
     };
-    plain("version", [](GuestControl&, ControlConnection&) -> Result<Json> {
-        return Json{{"version", kVersion}};
-    });
     plain("status",
           [](GuestControl& self, ControlConnection&) -> Result<Json> { return self.status(); });
     plain("pause", [](GuestControl& self, ControlConnection&) { return self.pause(); });
     plain("resume", [](GuestControl& self, ControlConnection&) { return self.resume(); });
     plain("stop", [](GuestControl& self, ControlConnection&) -> Result<Json> {
         self.machine_.stop();
-        return Json::object();
-    });
-    plain("subscribe", [](GuestControl&, ControlConnection& client) -> Result<Json> {
-        client.set_subscribed(true);
         return Json::object();
     });
     plain("console", [](GuestControl& self, ControlConnection& client) {

@@ -6,7 +6,6 @@
 
 #include "base/log.h"
 #include "vmm/control/parameters.h"
-#include "vmm/control/version.h"
 #include "vmm/overlay/overlay_json.h"
 
 namespace ivmm::overlay {
@@ -21,16 +20,6 @@ OverlayControl::OverlayControl(Identity identity, storage::OverlayServer& overla
       server_(server),
       on_last_gone_(std::move(on_last_gone)),
       mounts_(present()) {
-    server_.add_method("version", [](ControlConnection&, const Json& params) -> Result<Json> {
-        IVMM_TRY(rpc::check_parameters(params, {}));
-        return Json{{"version", kVersion}};
-    });
-    server_.add_method("subscribe",
-                       [](ControlConnection& client, const Json& params) -> Result<Json> {
-                           IVMM_TRY(rpc::check_parameters(params, {}));
-                           client.set_subscribed(true);
-                           return Json::object();
-                       });
     add("status", &OverlayControl::status);
     add("prepare_fork", &OverlayControl::prepare_fork);
     add("fork", &OverlayControl::fork);

@@ -7,7 +7,6 @@
 #include "net/capture.h"
 #include "vmm/config/validate.h"
 #include "vmm/control/parameters.h"
-#include "vmm/control/version.h"
 #include "vmm/switch/switch_json.h"
 
 namespace ivmm {
@@ -27,16 +26,6 @@ Result<net::Policy> policy_named(const std::string& name) {
 SwitchControl::SwitchControl(Settings settings, net::Switch& net, net::SwitchServer& server,
                              ControlServer& control)
     : settings_(std::move(settings)), net_(net), server_(server) {
-    control.add_method("version", [](ControlConnection&, const Json& params) -> Result<Json> {
-        IVMM_TRY(rpc::check_parameters(params, {}));
-        return Json{{"version", kVersion}};
-    });
-    control.add_method("subscribe",
-                       [](ControlConnection& client, const Json& params) -> Result<Json> {
-                           IVMM_TRY(rpc::check_parameters(params, {}));
-                           client.set_subscribed(true);
-                           return Json::object();
-                       });
     const auto add = [&](const char* name, Method method) {
         control.add_method(name, [this, method](ControlConnection&, const Json& params) {
             return (this->*method)(params);

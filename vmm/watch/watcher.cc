@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "base/printable.h"
 #include "vmm/control/parameters.h"
-#include "vmm/control/version.h"
 #include "vmm/watch/clock.h"
 #include "vmm/watch/eve.h"
 
@@ -50,16 +49,6 @@ Watcher::Watcher(std::string guest, Rules rules, DecisionLog log, ControlServer&
       control_(control),
       decider_(std::move(rules)),
       log_(std::move(log)) {
-    control.add_method("version", [](ControlConnection&, const Json& params) -> Result<Json> {
-        IVMM_TRY(rpc::check_parameters(params, {}));
-        return Json{{"version", kVersion}};
-    });
-    control.add_method("subscribe",
-                       [](ControlConnection& client, const Json& params) -> Result<Json> {
-                           IVMM_TRY(rpc::check_parameters(params, {}));
-                           client.set_subscribed(true);
-                           return Json::object();
-                       });
     control.add_method("status",
                        [this](ControlConnection&, const Json& params) { return status(params); });
     control.add_method("alert",
