@@ -207,6 +207,8 @@ class ReplicateTest(ReplicateSteps):
         main = self.start_writer("64M", 100, 48)
         self.replicate()
         self.pair.slow_down("2mbit")
+        # Between two of its passes the guest writes nothing: a fork may be ready right then.
+        self.assertTrue(harness.eventually(lambda: self.status()["lag_pages"] > 8 << 8))
         done = self.first.ivmm("fork", "main")
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertIn("lag behind", done.stderr)

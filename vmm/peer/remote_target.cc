@@ -24,9 +24,11 @@ constexpr milliseconds kSlice{100};
 constexpr uint64_t kWindow = 32;
 /// Pages that may be left for a fork's pause, where they are copied, and for the way of them.
 constexpr uint64_t kMaxResidue = 4096;
+/// So few are left for it: more are written until it begins.
+constexpr uint64_t kEnoughResidue = kMaxResidue - kMaxResidue / 4;
 /// So few that another round would not find fewer.
 constexpr uint64_t kFewPages = 64;
-/// For how long a fork tries to get below kMaxResidue, and, that reached, lower still.
+/// For how long a fork tries to get to kEnoughResidue, and, that reached, lower still.
 constexpr seconds kApproachPatience{60};
 constexpr seconds kApproachEnough{2};
 constexpr milliseconds kRetry{1000};
@@ -294,19 +296,15 @@ Result<uint32_t> RemoteTarget::approach() {
     const auto begin = Clock::now();
     uint64_t before = UINT64_MAX;
     for (uint32_t rounds = 1;; ++rounds) {
+        // Decided on what was found just now: while the link is full, sending takes long.
         IVMM_TRY(collect());
         const uint64_t found = dirty_;
-        if (auto sent = send_pages(Clock::now() + kSlice); !sent) {
-            return failed(std::move(sent).error(), "sending pages");
-        }
-        const uint64_t left = sender_.pending().count();
         const auto taken = Clock::now() - begin;
         const bool no_fewer = found <= kFewPages || found > before - before / 4;
-        if ((left == 0 && no_fewer && found <= kMaxResidue) ||
-            (left <= kMaxResidue / 2 && taken > kApproachEnough)) {
+        if (found <= kEnoughResidue && (no_fewer || taken > kApproachEnough)) {
             complete_ = true;
             // Memory that is there: no page of it is to be found in the pause.
-            const uint64_t expected = std::min(kMaxResidue, 2 * (found + left) + kFewPages);
+            const uint64_t expected = std::min(kMaxResidue, 2 * found + kFewPages);
             residue_.assign(expected * kPageSize, std::byte{0});
             return rounds;
         }
@@ -317,6 +315,9 @@ Result<uint32_t> RemoteTarget::approach() {
                              "writes, or for the first copy",
                              format_size(found * kPageSize), kApproachPatience.count())},
                 "sending pages");
+        }
+        if (auto sent = send_pages(Clock::now() + kSlice); !sent) {
+            return failed(std::move(sent).error(), "sending pages");
         }
         before = found;
     }
