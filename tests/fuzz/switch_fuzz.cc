@@ -8,6 +8,7 @@
 
 #include "net/segments.h"
 #include "net/switch.h"
+#include "tests/fuzz/input.h"
 #include "tests/support/frames.h"
 
 namespace ivmm::net {
@@ -30,17 +31,8 @@ void require(bool condition) {
     }
 }
 
-/// The input, eaten from the front; then zeros.
-struct Input {
-    ConstByteSpan rest;
-    uint8_t u8() {
-        if (rest.empty()) {
-            return 0;
-        }
-        const uint8_t value = load8(rest, 0);
-        rest = rest.subspan(1);
-        return value;
-    }
+struct Input : fuzz::Input {
+    uint8_t u8() { return next<uint8_t>(); }
     uint16_t u16() {
         const uint8_t high = u8();
         return static_cast<uint16_t>(high << 8 | u8());
@@ -48,11 +40,6 @@ struct Input {
     template <class T, size_t N>
     T one_of(const std::array<T, N>& all) {
         return all[u8() % N];
-    }
-    ConstByteSpan next(size_t length) {
-        const auto part = rest.first(std::min(length, rest.size()));
-        rest = rest.subspan(part.size());
-        return part;
     }
 };
 
