@@ -8,6 +8,12 @@ def run(*command):
     return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout
 
 
+def inside(namespace, *command):
+    """The command as it is run in a network namespace of `ip netns`. (`ip netns exec` and `ip -n`
+    want the root directory to be a mount point, which in a chroot it is not.)"""
+    return ["nsenter", f"--net=/run/netns/{namespace}", *map(str, command)]
+
+
 class Peer:
     """A machine that reaches the guests through this process's namespace."""
 
@@ -28,7 +34,7 @@ class Peer:
             commands = [f"address add {address}/24 dev eth0" for address in self.addresses]
             commands += ["link set lo up", "link set eth0 up",
                          f"route add default via {network}.1"]
-            subprocess.run(["ip", "-n", self.namespace, "-batch", "-"], check=True,
+            subprocess.run(self.prefix("ip", "-batch", "-"), check=True,
                            input="\n".join(commands), text=True)
         except BaseException:
             self.close()
@@ -36,7 +42,7 @@ class Peer:
 
     def prefix(self, *command):
         """The command as this machine runs it."""
-        return ["ip", "netns", "exec", self.namespace, *map(str, command)]
+        return inside(self.namespace, *command)
 
     def tcp(self):
         """The kernel's counters of its TCP."""

@@ -20,6 +20,7 @@ import time
 import unittest
 
 from cables import NO_OFFLOADS, Cable
+from peers import inside
 
 IVMM = os.environ.get("IVMM", "build/release/ivmm")
 NAMESPACE = f"ivmmesc{os.getpid()}"
@@ -229,7 +230,7 @@ class Escape(unittest.TestCase):
 
     def start(self, *command):
         # pylint: disable=consider-using-with  # it is waited for in clean()
-        process = subprocess.Popen(["ip", "netns", "exec", NAMESPACE, *command], text=True,
+        process = subprocess.Popen(inside(NAMESPACE, *command), text=True,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.processes.append(process)
         self.assertTrue(process.stdout.readline().strip(), command)

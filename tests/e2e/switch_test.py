@@ -23,6 +23,7 @@ import time
 import unittest
 
 from cables import RING, STATE, Cable
+from peers import inside
 
 IVMM = os.environ.get("IVMM", "build/release/ivmm")
 GUEST_MAC = "02:00:00:00:00:10"
@@ -37,7 +38,7 @@ def run(*command, **more):
 
 
 def in_namespace(name, *command, **more):
-    return subprocess.Popen(["ip", "netns", "exec", PREFIX + name, *command], text=True, **more)
+    return subprocess.Popen(inside(PREFIX + name, *command), text=True, **more)
 
 
 # --- The guest's process: a TAP at one end, the rings of a cable at the other. ---
@@ -300,12 +301,12 @@ class SwitchTest(unittest.TestCase):
         self.addCleanup(self.clean)
         for name in ("out", "primary", "clone"):
             run("ip", "netns", "add", PREFIX + name)
-            run("ip", "-n", PREFIX + name, "link", "set", "lo", "up")
+            run(*inside(PREFIX + name, "ip", "link", "set", "lo", "up"))
         self.events = os.path.join(self.runtime, "events.json")
         self.start("out", IVMM, "switch", "run", "lan", "--uplink", f"up0,host={ATTACKER}/24",
                    "--capture", self.runtime, "--events", self.events)
         for address in (BYSTANDER + "/24", ATTACKER6 + "/64"):
-            run("ip", "-n", PREFIX + "out", "address", "add", address, "dev", "up0", "nodad")
+            run(*inside(PREFIX + "out", "ip", "address", "add", address, "dev", "up0", "nodad"))
         self.path = os.path.join(self.runtime, "ivmm", "switch", "lan.cables")
         self.bridge = self.start("primary", sys.executable, __file__, "bridge", self.path, "web",
                                  "g0", GUEST_IP)
@@ -368,7 +369,7 @@ class SwitchTest(unittest.TestCase):
 
     def resets(self, namespace):
         names, values = [line.split() for line in
-                         run("ip", "netns", "exec", PREFIX + namespace, "cat", "/proc/net/snmp")
+                         run(*inside(PREFIX + namespace, "cat", "/proc/net/snmp"))
                          .splitlines() if line.startswith("Tcp:")]
         counters = dict(zip(names[1:], map(int, values[1:])))
         return counters["OutRsts"] + counters["EstabResets"]
