@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 namespace ivmm::net {
@@ -80,12 +80,6 @@ std::vector<std::byte> file_header() {
     return bytes;
 }
 
-uint64_t wall_clock_ns() {
-    timespec now{};
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<uint64_t>(now.tv_nsec);
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Capture>> Capture::create(Options options) {
@@ -110,7 +104,7 @@ Capture::~Capture() {
 void Capture::record(Place place, Direction direction, const Frame& frame,
                      std::string_view comment) {
     const size_t need = frame.size() + comment.size() + 160;
-    const uint64_t now = wall_clock_ns();
+    const uint64_t now = clock_ns(CLOCK_REALTIME);
     const std::scoped_lock lock(mutex_);
     if (filled_.size() + need > options_.buffer_bytes) {
         ++dropped_;

@@ -3,19 +3,18 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 namespace ivmm::net {
 namespace {
 
 constexpr int kRounds = 8;  // of batches, before others get their turn
-constexpr long kTickNs = 20'000'000;
+constexpr std::chrono::milliseconds kTick{20};
 
 bool is_ours(int socket) {
     ucred peer{};
@@ -33,12 +32,6 @@ Result<UniqueFd> duplicate(int fd) {
 }
 
 }  // namespace
-
-uint64_t monotonic_ns() {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<uint64_t>(now.tv_nsec);
-}
 
 /// A cable and what belongs to it.
 struct SwitchServer::Guest {
@@ -62,16 +55,9 @@ Result<std::unique_ptr<SwitchServer>> SwitchServer::create(EventLoop& loop, Swit
     self->path_ = path;
     IVMM_ASSIGN(self->listener_watch_,
                 loop.watch(self->listener_.get(), EPOLLIN, [raw](uint32_t) { raw->accept(); }));
-    self->timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
-    const itimerspec period{{0, kTickNs}, {0, kTickNs}};
-    if (!self->timer_ || ::timerfd_settime(self->timer_.get(), 0, &period, nullptr) != 0) {
-        return fail_errno("cannot create a timer");
-    }
-    IVMM_ASSIGN(self->timer_watch_, loop.watch(self->timer_.get(), EPOLLIN, [raw](uint32_t) {
-        uint64_t ticks = 0;
-        static_cast<void>(::read(raw->timer_.get(), &ticks, sizeof(ticks)) == sizeof(ticks));
-        raw->net_.tick(monotonic_ns());
-    }));
+    IVMM_ASSIGN(self->timer_,
+                Timer::create(loop, [raw] { raw->net_.tick(clock_ns(CLOCK_MONOTONIC)); }));
+    self->timer_.set_every(kTick);
     return self;
 }
 
@@ -94,7 +80,7 @@ Result<void> SwitchServer::attach_tap(PortId id, std::unique_ptr<TapPort> tap) {
             disconnect(id);
             return;
         }
-        for (int i = 0; i < kRounds && net_.poll(id, monotonic_ns()) > 0; ++i) {
+        for (int i = 0; i < kRounds && net_.poll(id, clock_ns(CLOCK_MONOTONIC)) > 0; ++i) {
         }
     }));
     net_.attach(id, std::move(tap));
@@ -224,7 +210,7 @@ void SwitchServer::serve(PortId id) {
     guest.own.drain();
     bool more = true;
     for (int i = 0; i < kRounds && more; ++i) {
-        more = net_.poll(id, monotonic_ns()) > 0;
+        more = net_.poll(id, clock_ns(CLOCK_MONOTONIC)) > 0;
     }
     if (guest.port->broken()) {
         log::warning("a guest's process has broken the rules of its cable; it is disconnected");

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/event_loop.h"
+#include "base/timer.h"
 #include "net/ring_port.h"
 #include "net/switch.h"
 #include "net/tap_port.h"
@@ -58,11 +59,7 @@ class SwitchServer {
     std::map<int, Waiting> waiting_;  // have connected and not said who they are
     std::map<PortId, std::unique_ptr<Guest>> guests_;
     std::map<PortId, EventLoop::Watch> taps_;
-    UniqueFd timer_;
-    EventLoop::Watch timer_watch_;
+    Timer timer_;
 };
-
-/// The clock of switches.
-uint64_t monotonic_ns();
 
 }  // namespace ivmm::net

@@ -23,8 +23,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/unique_fd.h"
-#include "net/switch_server.h"
 
 namespace ivmm {
 namespace {
@@ -77,8 +77,8 @@ void send_frames(const std::string& interface, const std::string& mac, double se
     for (mmsghdr& message : messages) {
         message.msg_hdr = {&to, sizeof(to), &piece, 1, nullptr, 0, 0};
     }
-    const uint64_t end = net::monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
-    while (net::monotonic_ns() < end) {
+    const uint64_t end = clock_ns(CLOCK_MONOTONIC) + static_cast<uint64_t>(seconds * 1e9);
+    while (clock_ns(CLOCK_MONOTONIC) < end) {
         if (::sendmmsg(fd.get(), messages.data(), messages.size(), 0) < 0 && errno != ENOBUFS) {
             give_up("sendmmsg");
         }
@@ -126,7 +126,7 @@ void ping(const std::string& far, int count) {
     std::array<std::byte, 18> bytes{};  // a frame of 60 bytes
     std::vector<double> times;
     for (int i = -kWarmUp; i < count; ++i) {
-        const uint64_t begin = net::monotonic_ns();
+        const uint64_t begin = clock_ns(CLOCK_MONOTONIC);
         const bool answered = ::send(fd.get(), bytes.data(), bytes.size(), 0) > 0 &&
                               ::recv(fd.get(), bytes.data(), bytes.size(), 0) > 0;
         if (!answered && i >= 0) {
@@ -136,7 +136,7 @@ void ping(const std::string& far, int count) {
             ::usleep(10'000);  // the other end has only begun
         }
         if (i >= 0) {
-            times.push_back(static_cast<double>(net::monotonic_ns() - begin) / 1000);
+            times.push_back(static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin) / 1000);
         }
     }
     std::sort(times.begin(), times.end());
@@ -151,8 +151,8 @@ void stream(const std::string& far, double seconds) {
     }
     const std::vector<std::byte> chunk(kChunk);
     uint64_t sent = 0;
-    const uint64_t begin = net::monotonic_ns();
-    while (static_cast<double>(net::monotonic_ns() - begin) < seconds * 1e9) {
+    const uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+    while (static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin) < seconds * 1e9) {
         const ssize_t n = ::send(fd.get(), chunk.data(), chunk.size(), MSG_NOSIGNAL);
         if (n < 0) {
             give_up("send");
@@ -163,8 +163,8 @@ void stream(const std::string& far, double seconds) {
     ::shutdown(fd.get(), SHUT_WR);
     std::byte last{};
     static_cast<void>(::read(fd.get(), &last, 1));
-    fmt::print("{:.0f}\n",
-               static_cast<double>(sent) * 1e9 / static_cast<double>(net::monotonic_ns() - begin));
+    fmt::print("{:.0f}\n", static_cast<double>(sent) * 1e9 /
+                               static_cast<double>(clock_ns(CLOCK_MONOTONIC) - begin));
 }
 
 int run(const std::vector<std::string>& words) {

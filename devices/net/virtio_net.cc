@@ -2,7 +2,6 @@
 
 #include <linux/virtio_ids.h>
 #include <sys/epoll.h>
-#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <numeric>
@@ -24,7 +23,7 @@ constexpr size_t kBatchSize = 32;
 constexpr int kCommandsAtOnce = 64;
 
 /// How long a frame waits for a driver that has buffers to bring back.
-constexpr int64_t kPatienceNanoseconds = 100'000'000;
+constexpr std::chrono::milliseconds kPatience{100};
 
 constexpr uint64_t bit(unsigned feature) {
     return uint64_t{1} << feature;
@@ -44,13 +43,6 @@ bool skip_mac_table(Cursor& command) {
     return command.read(entries) && command.skip(uint64_t{entries} * 6);
 }
 
-/// Lets a timer expire once after `nanoseconds`; 0: not at all.
-void set_timer(const UniqueFd& timer, int64_t nanoseconds) {
-    itimerspec when{};
-    when.it_value.tv_nsec = nanoseconds;
-    ::timerfd_settime(timer.get(), 0, &when, nullptr);
-}
-
 log::Throttle& host_faults() {
     static log::Throttle throttle;
     return throttle;
@@ -67,11 +59,10 @@ struct VirtioNet::Outgoing {
     uint64_t length = 0;        ///< of the frame
 };
 
-VirtioNet::VirtioNet(GuestMemory& memory, std::unique_ptr<NetBackend> backend, UniqueFd patience,
+VirtioNet::VirtioNet(GuestMemory& memory, std::unique_ptr<NetBackend> backend,
                      const std::array<uint8_t, 6>& mac, uint16_t mtu)
     : memory_(memory),
       backend_(std::move(backend)),
-      patience_(std::move(patience)),
       configured_mac_(mac),
       mtu_(mtu),
       mac_(mac),
@@ -88,15 +79,9 @@ Result<std::unique_ptr<VirtioNet>> VirtioNet::create(EventLoop& loop, GuestMemor
     if (!is_unicast(mac)) {
         return fail_as(ErrorKind::kUsage, "a network device needs a unicast MAC address");
     }
-    UniqueFd patience(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
-    if (!patience) {
-        return fail_errno("cannot create a timer");
-    }
-    std::unique_ptr<VirtioNet> self(
-        new VirtioNet(memory, std::move(backend), std::move(patience), mac, mtu));
-    IVMM_ASSIGN(self->patience_watch_,
-                loop.watch(self->patience_.get(), EPOLLIN,
-                           [raw = self.get()](uint32_t) { raw->patience_ended(); }));
+    std::unique_ptr<VirtioNet> self(new VirtioNet(memory, std::move(backend), mac, mtu));
+    IVMM_ASSIGN(self->patience_,
+                Timer::create(loop, [raw = self.get()] { raw->patience_ended(); }));
     self->backend_->set_callbacks([raw = self.get()] { raw->receive(); },
                                   [raw = self.get()] { raw->transmit(); });
     return self;
@@ -269,7 +254,7 @@ VirtioNet::Delivery VirtioNet::deliver(Queue& queue) {
             undo_receive_pops(queue);
             if (!waiting_) {
                 waiting_ = true;
-                set_timer(patience_, kPatienceNanoseconds);
+                patience_.set_once(kPatience);
             }
             return Delivery::kNoBuffers;
         }
@@ -343,12 +328,11 @@ void VirtioNet::undo_receive_pops(Queue& queue) {
 void VirtioNet::stop_waiting() {
     if (waiting_) {
         waiting_ = false;
-        set_timer(patience_, 0);
+        patience_.stop();
     }
 }
 
 void VirtioNet::patience_ended() {
-    set_timer(patience_, 0);  // clears the expiration too
     driver_has_buffers_ = false;
     receive();
 }

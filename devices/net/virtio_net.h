@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/event_loop.h"
-#include "base/unique_fd.h"
+#include "base/timer.h"
 #include "devices/net/net_backend.h"
 #include "devices/net/net_header.h"
 #include "devices/virtio/device.h"
@@ -88,7 +88,7 @@ class VirtioNet final : public Device {
         void add(uint64_t n) { value.fetch_add(n, std::memory_order_relaxed); }
     };
 
-    VirtioNet(GuestMemory& memory, std::unique_ptr<NetBackend> backend, UniqueFd patience,
+    VirtioNet(GuestMemory& memory, std::unique_ptr<NetBackend> backend,
               const std::array<uint8_t, 6>& mac, uint16_t mtu);
     bool running() const { return activation_.has_value() && !frozen_; }
     bool negotiated(unsigned feature) const;
@@ -122,8 +122,7 @@ class VirtioNet final : public Device {
 
     GuestMemory& memory_;
     const std::unique_ptr<NetBackend> backend_;
-    const UniqueFd patience_;  // a timer
-    EventLoop::Watch patience_watch_;
+    Timer patience_;
     const std::array<uint8_t, 6> configured_mac_;
     const uint16_t mtu_;
 

@@ -1,7 +1,6 @@
 #include "vmm/kvm/vm.h"
 
-#include <ctime>
-
+#include "base/clock.h"
 #include "base/log.h"
 #include "vmm/boot/layout.h"
 #include "vmm/kvm/ioctl.h"
@@ -21,13 +20,6 @@ class IrqFdLine final : public InterruptLine {
 Result<UniqueFd> create_vm(const Kvm& kvm) {
     IVMM_ASSIGN(const int fd, IVMM_IOCTL(kvm.fd(), KVM_CREATE_VM, 0));
     return UniqueFd(fd);
-}
-
-uint64_t host_ns() {
-    constexpr uint64_t kNsPerSecond = 1'000'000'000;
-    timespec now{};
-    ::clock_gettime(CLOCK_BOOTTIME, &now);
-    return static_cast<uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<uint64_t>(now.tv_nsec);
 }
 
 }  // namespace
@@ -106,7 +98,7 @@ Result<VmState> Vm::save() const {
     kvm_clock_data clock{};
     IVMM_TRY(IVMM_IOCTL(fd(), KVM_GET_CLOCK, &clock));
     state.clock_ns = clock.clock;
-    state.host_ns = host_ns();
+    state.host_ns = clock_ns(CLOCK_BOOTTIME);
     return state;
 }
 
@@ -120,7 +112,8 @@ Result<void> Vm::restore(const VmState& state, GuestTime time) {
     IVMM_TRY(IVMM_IOCTL(fd(), KVM_SET_PIT2, &state.pit));
     kvm_clock_data clock{};
     clock.clock = state.clock_ns;
-    if (const uint64_t now = host_ns(); time == GuestTime::kGoesOn && now > state.host_ns) {
+    if (const uint64_t now = clock_ns(CLOCK_BOOTTIME);
+        time == GuestTime::kGoesOn && now > state.host_ns) {
         clock.clock += now - state.host_ns;
     }
     IVMM_TRY(IVMM_IOCTL(fd(), KVM_SET_CLOCK, &clock));

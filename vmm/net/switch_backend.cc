@@ -1,7 +1,6 @@
 #include "vmm/net/switch_backend.h"
 
 #include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,8 +10,7 @@
 namespace ivmm {
 namespace {
 
-constexpr itimerspec kAgain{{1, 0}, {1, 0}};
-constexpr itimerspec kNever{};
+constexpr std::chrono::seconds kAgain{1};
 /// Other devices wait meanwhile.
 constexpr std::chrono::milliseconds kShort{100};
 
@@ -45,12 +43,7 @@ SwitchBackend::~SwitchBackend() = default;
 Result<std::unique_ptr<SwitchBackend>> SwitchBackend::create(EventLoop& loop, net::CableEnd end,
                                                              Place place) {
     std::unique_ptr<SwitchBackend> self(new SwitchBackend(loop, std::move(place)));
-    self->timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
-    if (!self->timer_) {
-        return fail_errno("cannot create a timer");
-    }
-    IVMM_ASSIGN(self->timer_watch_, loop.watch(self->timer_.get(), EPOLLIN,
-                                               [raw = self.get()](uint32_t) { raw->try_again(); }));
+    IVMM_ASSIGN(self->timer_, Timer::create(loop, [raw = self.get()] { raw->try_again(); }));
     IVMM_TRY(self->plug(std::move(end)));
     return self;
 }
@@ -77,7 +70,7 @@ void SwitchBackend::lose() {
                  place_.path.empty() ? "" : " until it is back");
     cable_.reset();
     if (!place_.path.empty()) {
-        ::timerfd_settime(timer_.get(), 0, &kAgain, nullptr);
+        timer_.set_every(kAgain);
     }
     if (wants_send_ && on_sendable_) {
         on_sendable_();  // what waits is lost
@@ -85,14 +78,12 @@ void SwitchBackend::lose() {
 }
 
 void SwitchBackend::try_again() {
-    uint64_t ticks = 0;
-    static_cast<void>(::read(timer_.get(), &ticks, sizeof(ticks)) == sizeof(ticks));
     if (cable_ != nullptr || ::access(place_.path.c_str(), F_OK) != 0) {
         return;
     }
     auto end = net::connect_cable(place_.path, place_.port, place_.mac, kShort);
     if (end && plug(std::move(*end))) {
-        ::timerfd_settime(timer_.get(), 0, &kNever, nullptr);
+        timer_.stop();
         log::info("the switch is back");
         on_wake();
     }

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "base/event_loop.h"
+#include "base/timer.h"
 #include "devices/net/net_backend.h"
 #include "net/cable.h"
 
@@ -47,8 +48,7 @@ class SwitchBackend final : public NetBackend {
     EventLoop& loop_;
     const Place place_;
     std::unique_ptr<Cable> cable_;  // null: the switch is not there
-    UniqueFd timer_;                // of try_again()
-    EventLoop::Watch timer_watch_;
+    Timer timer_;                   // of try_again()
     bool wants_receive_ = false;
     bool wants_send_ = false;
     net::Offloads offloads_;

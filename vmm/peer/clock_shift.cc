@@ -1,29 +1,21 @@
 #include "vmm/peer/clock_shift.h"
 
-#include <ctime>
+#include "base/clock.h"
 
 namespace ivmm::peer {
 namespace {
 
 constexpr uint32_t kMsrTsc = 0x10;
 
-/// The clock of VmState::host_ns.
-uint64_t host_ns() {
-    constexpr uint64_t kNsPerSecond = 1'000'000'000;
-    timespec now{};
-    ::clock_gettime(CLOCK_BOOTTIME, &now);
-    return static_cast<uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<uint64_t>(now.tv_nsec);
-}
-
 }  // namespace
 
 uint64_t age_of(const MachineState& state) {
-    const uint64_t now = host_ns();
+    const uint64_t now = clock_ns(CLOCK_BOOTTIME);
     return now > state.vm.host_ns ? now - state.vm.host_ns : 0;
 }
 
 void move_to_this_host(MachineState& state, uint64_t age_ns) {
-    const uint64_t now = host_ns();
+    const uint64_t now = clock_ns(CLOCK_BOOTTIME);
     state.vm.host_ns = now > age_ns ? now - age_ns : 0;
     for (auto& vcpu : state.vcpus) {
         // An offset to the other host's counter says nothing here; the counter's value does.

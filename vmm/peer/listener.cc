@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,7 +16,7 @@ namespace {
 
 constexpr size_t kMaxConnections = 32;
 constexpr size_t kMaxSessions = 16;
-constexpr time_t kSweepSeconds = 5;
+constexpr std::chrono::seconds kSweepPeriod{5};
 /// For how long a replica waits for its connection to come back.
 constexpr std::chrono::minutes kKeep{10};
 /// For the end of a connection that another one takes the place of.
@@ -44,22 +43,11 @@ Result<std::unique_ptr<Listener>> Listener::start(const std::string& address, Ho
                                                   EventLoop& loop) {
     std::unique_ptr<Listener> self(new Listener(std::move(options), loop));
     IVMM_ASSIGN(self->socket_, listen_at(address));
-    self->timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
-    itimerspec period{};
-    period.it_interval.tv_sec = period.it_value.tv_sec = kSweepSeconds;
-    if (!self->timer_ || ::timerfd_settime(self->timer_.get(), 0, &period, nullptr) != 0) {
-        return fail_errno("cannot create a timer");
-    }
     IVMM_ASSIGN(self->socket_watch_,
                 loop.watch(self->socket_.get(), EPOLLIN,
                            [listener = self.get()](uint32_t) { listener->accept(); }));
-    IVMM_ASSIGN(self->timer_watch_,
-                loop.watch(self->timer_.get(), EPOLLIN, [listener = self.get()](uint32_t) {
-                    uint64_t expirations = 0;
-                    if (::read(listener->timer_.get(), &expirations, sizeof expirations) > 0) {
-                        listener->sweep();
-                    }
-                }));
+    IVMM_ASSIGN(self->timer_, Timer::create(loop, [listener = self.get()] { listener->sweep(); }));
+    self->timer_.set_every(kSweepPeriod);
     return self;
 }
 

@@ -13,6 +13,7 @@
 #include "base/event_fd.h"
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "base/timer.h"
 #include "vmm/peer/session.h"
 
 namespace ivmm::peer {
@@ -66,9 +67,8 @@ class Listener {
     const HostOptions options_;
     EventLoop& loop_;
     UniqueFd socket_;
-    UniqueFd timer_;
     EventLoop::Watch socket_watch_;
-    EventLoop::Watch timer_watch_;
+    Timer timer_;
     std::map<pid_t, Clone> clones_;
     log::Throttle refusals_;
 

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <ctime>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "vmm/config/size.h"
 #include "vmm/config/validate.h"
@@ -30,11 +31,6 @@ constexpr Link::Milliseconds kForkPatience{120'000};
 constexpr Link::Milliseconds kAdoptPatience{10'000};
 constexpr size_t kMaxDevices = 64;
 constexpr size_t kMaxSerial = 20;
-
-uint64_t monotonic_ns() {
-    return static_cast<uint64_t>(
-        std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
-}
 
 /// Whether a guest of this configuration can be built here, without its kernel and its disks.
 Result<void> check_config(const GuestConfig& config, const std::vector<uint64_t>& disk_sizes) {
@@ -202,7 +198,7 @@ Result<void> Session::fork(Link& link, Forking forking, const OnClone& on_clone)
 
 Result<void> Session::start(Link& link, const Frame& frame, Forking& forking,
                             const OnClone& on_clone) {
-    const uint64_t received = monotonic_ns();
+    const uint64_t received = clock_ns(CLOCK_MONOTONIC);
     IVMM_ASSIGN(auto order, message_in<Start>(frame, link.name()));
     IVMM_ASSIGN(const auto disks, forking.disks->finish());
     if (disks.size() != hello_.config.disks.size()) {
@@ -215,13 +211,13 @@ Result<void> Session::start(Link& link, const Frame& frame, Forking& forking,
         running.disks.push_back(disk.path);
         running.methods.push_back(disk.method);
     }
-    move_to_this_host(order.state, order.age_ns + (monotonic_ns() - received));
+    move_to_this_host(order.state, order.age_ns + (clock_ns(CLOCK_MONOTONIC) - received));
     IVMM_ASSIGN(const auto begun, standby_->start(order.state, std::move(paths)));
     ForkTarget::Child child{standby_->pid(), standby_->take_pidfd()};
     standby_.reset();
     running.pid = static_cast<uint32_t>(child.pid);
     running.private_bytes = begun.private_bytes;
-    const uint64_t now = monotonic_ns();
+    const uint64_t now = clock_ns(CLOCK_MONOTONIC);
     running.age_ns = now > begun.first_run_ns ? now - begun.first_run_ns : 0;
     auto told = link.send(running);
     auto adopted = told ? link.receive<Adopted>(kAdoptPatience)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "net/capture.h"
 #include "vmm/config/validate.h"
 #include "vmm/control/parameters.h"
@@ -191,7 +192,7 @@ Result<rpc::Json> SwitchControl::hold(const Json& params) {
     IVMM_ASSIGN(const auto bytes, rpc::number_parameter(params, "bytes", 1, 16U << 20, 4U << 20));
     limits.queue = {frames, bytes};
     IVMM_ASSIGN(limits.most_ms, rpc::number_parameter(params, "ms", 1, 60'000, 2000));
-    net_.tick(net::monotonic_ns());  // so that the time begins now
+    net_.tick(clock_ns(CLOCK_MONOTONIC));  // so that the time begins now
     IVMM_ASSIGN(const auto id, net_.begin_hold(guest, selector, limits));
     return Json{{"hold", id}};
 }
@@ -201,7 +202,7 @@ Result<rpc::Json> SwitchControl::commit(const Json& params) {
     IVMM_ASSIGN(const auto hold, rpc::number_parameter(params, "hold", 0, UINT32_MAX, 0));
     IVMM_ASSIGN(const auto clone, port(params, "clone", net::Role::kClone));
     IVMM_ASSIGN(const auto ttl, rpc::number_parameter(params, "ttl_s", 0, kYear, 0));
-    net_.tick(net::monotonic_ns());
+    net_.tick(clock_ns(CLOCK_MONOTONIC));
     IVMM_ASSIGN(const auto report, net_.commit_hold(hold, clone, ttl));
     return Json{{"unread_frames", report.unread_frames},
                 {"held_frames", report.held_frames},

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,13 +14,8 @@ namespace ivmm::watch {
 namespace {
 
 constexpr size_t kPart = size_t{64} << 10;
-constexpr long kIdleNs = 100'000'000;
-constexpr long kBusyNs = 1'000'000;
-
-void set_timer(int timer, long ns) {
-    const itimerspec when{{0, 0}, {0, ns}};
-    ::timerfd_settime(timer, 0, &when, nullptr);
-}
+constexpr std::chrono::milliseconds kIdle{100};
+constexpr std::chrono::milliseconds kBusy{1};
 
 }  // namespace
 
@@ -82,16 +76,11 @@ Result<std::unique_ptr<EveFileReader>> EveFileReader::start(EventLoop& loop,
                                                             const std::string& path,
                                                             EveFile::Take take) {
     std::unique_ptr<EveFileReader> made(new EveFileReader(path, std::move(take)));
-    made->timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
-    if (!made->timer_) {
-        return fail_errno("cannot create a timer");
-    }
     // The next part only in the loop's next round: the socket is drained in between.
-    IVMM_ASSIGN(made->watch_,
-                loop.watch(made->timer_.get(), EPOLLIN, [self = made.get()](uint32_t) {
-                    set_timer(self->timer_.get(), self->file_.read() ? kBusyNs : kIdleNs);
+    IVMM_ASSIGN(made->timer_, Timer::create(loop, [self = made.get()] {
+                    self->timer_.set_once(self->file_.read() ? kBusy : kIdle);
                 }));
-    set_timer(made->timer_.get(), kIdleNs);
+    made->timer_.set_once(kIdle);
     return made;
 }
 

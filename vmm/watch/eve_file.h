@@ -7,6 +7,7 @@
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "base/timer.h"
 
 namespace ivmm::watch {
 
@@ -45,8 +46,7 @@ class EveFileReader {
     EveFileReader(const std::string& path, EveFile::Take take) : file_(path, std::move(take)) {}
 
     EveFile file_;
-    UniqueFd timer_;
-    EventLoop::Watch watch_;
+    Timer timer_;
 };
 
 }  // namespace ivmm::watch
