@@ -18,7 +18,7 @@ inline constexpr Member kMaxMembers = 240;
 inline constexpr Member kRemote = 255;
 
 /// What becomes of a clone's frames of a flow.
-enum class Verdict : uint8_t { kForward, kDrop, kLimit, kReflect, kRedirect };
+enum class Verdict : uint8_t { kForward, kDrop, kLimit, kReflect, kRedirect, kAnswer };
 
 /// What is known of a flow; 96 bytes, and 16 of the index.
 struct Flow {

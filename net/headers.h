@@ -18,6 +18,9 @@ inline constexpr uint8_t kTcp = 6;
 inline constexpr uint8_t kUdp = 17;
 inline constexpr uint8_t kIcmpV6 = 58;
 
+inline constexpr uint16_t kDnsPort = 53;
+inline constexpr uint16_t kNtpPort = 123;
+
 inline constexpr uint8_t kTcpFin = 0x01;
 inline constexpr uint8_t kTcpSyn = 0x02;
 inline constexpr uint8_t kTcpRst = 0x04;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "net/reply.h"
 #include "net/wire.h"
 
 namespace ivmm::net {
@@ -44,16 +45,6 @@ std::optional<ConstByteSpan> message(const Headers& headers, ConstByteSpan head)
     const size_t end = std::min<size_t>(head.size(), headers.packet_end);
     const auto bytes = head.subspan(headers.transport_offset, end - headers.transport_offset);
     return bytes.size() < 24 ? std::nullopt : std::optional(bytes);
-}
-
-/// The Ethernet header with its tags, from `mac` back to the sender.
-std::vector<std::byte> reply_to(const Headers& headers, ConstByteSpan head, const MacAddress& mac,
-                                size_t length) {
-    std::vector<std::byte> bytes(head.begin(), head.begin() + headers.network_offset);
-    bytes.resize(headers.network_offset + length);
-    put(bytes, 0, headers.source);
-    put(bytes, 6, mac);
-    return bytes;
 }
 
 std::vector<std::byte> make_advertisement(const Headers& headers, ConstByteSpan head,

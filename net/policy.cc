@@ -56,6 +56,8 @@ const char* to_string(Verdict verdict) {
             return "reflect";
         case Verdict::kRedirect:
             return "redirect";
+        case Verdict::kAnswer:
+            return "answer";
         default:
             return "drop";
     }

@@ -7,11 +7,12 @@
 #include <vector>
 
 #include "base/result.h"
+#include "net/dns_answer.h"
 #include "net/flow_table.h"
 
 namespace ivmm::net {
 
-/// "forward", "drop", "limit", "reflect", "redirect".
+/// "forward", "drop", "limit", "reflect", "redirect", "answer".
 const char* to_string(Verdict verdict);
 
 /// What a clone may begin of its own accord (docs/containment.md). The first rule that fits
@@ -37,6 +38,8 @@ struct Policy {
     std::vector<Rule> rules;
     /// Out of reach besides what always is.
     std::vector<Prefix> unreachable;
+    /// What kAnswer says to DNS queries.
+    Names names;
 };
 
 /// "strict", "honeywall", "research".

@@ -121,12 +121,13 @@ Result<void> read_protocol(const toml::table& table, const std::string& path, Po
 
 Result<void> read_verdict(const toml::table& table, const std::string& path, Policy::Rule& rule) {
     IVMM_ASSIGN(const auto name, text(table, "verdict", path));
-    const auto all = {Verdict::kForward, Verdict::kDrop, Verdict::kLimit, Verdict::kReflect,
-                      Verdict::kRedirect};
+    const auto all = {Verdict::kForward, Verdict::kDrop,     Verdict::kLimit,
+                      Verdict::kReflect, Verdict::kRedirect, Verdict::kAnswer};
     const auto* const found = std::find_if(
         all.begin(), all.end(), [&](Verdict verdict) { return name == to_string(verdict); });
     if (found == all.end()) {
-        return refuse(path, table, "verdict '{}': write forward, drop, limit, reflect or redirect",
+        return refuse(path, table,
+                      "verdict '{}': write forward, drop, limit, reflect, redirect or answer",
                       name);
     }
     rule.verdict = *found;
@@ -170,7 +171,72 @@ Result<Policy::Rule> read_rule(const toml::table& table, const std::string& path
             rule.ports.push_back(*range);
         }
     }
+    const auto is_answered = [](const Policy::Ports& range) {
+        return range.first == range.last && (range.first == kDnsPort || range.first == kNtpPort);
+    };
+    if (rule.verdict == Verdict::kAnswer &&
+        (rule.protocol != kUdp || rule.ports.empty() ||
+         !std::all_of(rule.ports.begin(), rule.ports.end(), is_answered))) {
+        return refuse(path, table, "answer is for protocol udp with ports {} (DNS) and {} (NTP)",
+                      kDnsPort, kNtpPort);
+    }
     return rule;
+}
+
+/// As it is looked for: small letters, no dot at the end. None: no domain name.
+std::optional<std::string> domain_name(std::string_view text) {
+    std::string name;
+    size_t label = 0;
+    for (const char c : text) {
+        const char small = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+        const bool ends = c == '.';
+        const bool fits = ends ? label > 0
+                               : (small >= 'a' && small <= 'z') || (c >= '0' && c <= '9') ||
+                                     c == '-' || c == '_' || (c == '*' && name.empty());
+        label = ends ? 0 : label + 1;
+        if (!fits || label > 63 || (name == "*" && !ends)) {
+            return std::nullopt;
+        }
+        name += small;
+    }
+    if (!name.empty() && name.back() == '.') {
+        name.pop_back();
+    }
+    return name.empty() || name.size() > 253 ? std::nullopt : std::optional(name);
+}
+
+Result<Names> read_names(const toml::table& root, const std::string& path) {
+    Names names;
+    const toml::node* const node = root.get("names");
+    if (node == nullptr) {
+        return names;
+    }
+    const auto* const table = node->as_table();
+    if (table == nullptr || table->size() > Names::kMost) {
+        return refuse(path, *node, "[names] is a table of at most {} names", Names::kMost);
+    }
+    for (const auto& [key, value] : *table) {
+        const auto name = domain_name(key.str());
+        const auto* const array = value.as_array();
+        if (!name) {
+            return refuse(path, value, "'{}' is no domain name, nor one with \"*.\" in front",
+                          key.str());
+        }
+        if (array == nullptr || array->size() > Names::kMostAddresses) {
+            return refuse(path, value, "{} must be a list in [ ] of at most {} addresses",
+                          key.str(), Names::kMostAddresses);
+        }
+        auto& addresses = names.addresses[*name];
+        for (const toml::node& one : *array) {
+            const auto* const text = one.as_string();
+            const auto address = text == nullptr ? fail("not a text") : parse_ip(text->get());
+            if (!address) {
+                return refuse(path, one, "{}: {}", key.str(), address.error().message);
+            }
+            addresses.push_back(*address);
+        }
+    }
+    return names;
 }
 
 }  // namespace
@@ -182,7 +248,7 @@ Result<Policy> parse_policy(std::string_view toml, const std::string& path) {
                        parsed.error().description());
     }
     const toml::table& root = parsed.table();
-    IVMM_TRY(check_keys(root, path, {"preset", "unreachable", "rule"}));
+    IVMM_TRY(check_keys(root, path, {"preset", "unreachable", "names", "rule"}));
     IVMM_ASSIGN(const auto preset, text(root, "preset", path));
     auto base = preset_policy(preset.empty() ? "strict" : preset);
     if (!base) {
@@ -192,6 +258,7 @@ Result<Policy> parse_policy(std::string_view toml, const std::string& path) {
     Policy policy = std::move(*base);
     policy.name = path;
     IVMM_ASSIGN(policy.unreachable, prefixes(root, "unreachable", path));
+    IVMM_ASSIGN(policy.names, read_names(root, path));
     IVMM_ASSIGN(const auto* const rules, list(root, "rule", path));
     std::vector<Policy::Rule> own;
     if (rules != nullptr) {

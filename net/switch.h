@@ -209,7 +209,8 @@ class Switch {
 
     // Out of a clone:
     void answer_clone(Slot& from, const std::optional<std::vector<std::byte>>& answer,
-                      const Frame& frame);
+                      const Frame& frame, Drop otherwise, const char* why);
+    void answer_service(Slot& from, const Frame& frame, const Headers& headers);
     void carry_out(Slot& from, Flow& flow, Frame& frame, const Headers& headers);
     Flow* open_from_clone(Slot& from, const FlowKey& key, const Frame& frame);
     void send_out(Slot& from, Frame& frame, const Headers& headers);

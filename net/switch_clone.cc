@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
+#include "base/printable.h"
+#include "net/ntp_answer.h"
+#include "net/reply.h"
 #include "net/switch_parts.h"
 #include "net/wire.h"
 
@@ -9,6 +13,7 @@ namespace ivmm::net {
 namespace {
 
 constexpr uint8_t kIgmp = 2;
+constexpr const char* kGuestsAlone = "what only the guest may ask or tell its network";
 
 /// What a machine tells its network of itself, and what its network would ask.
 bool is_announcement(const Headers& headers) {
@@ -44,7 +49,8 @@ void Switch::from_clone(Slot& from, Frame& frame, const Headers& headers) {
         return;
     }
     if (headers.kind == Headers::Kind::kArp || headers.is_neighbour_discovery()) {
-        answer_clone(from, neighbours_.answer(headers, frame.head), frame);
+        answer_clone(from, neighbours_.answer(headers, frame.head), frame, Drop::kSuppressed,
+                     kGuestsAlone);
         return;
     }
     if (!headers.is_ip()) {
@@ -54,7 +60,8 @@ void Switch::from_clone(Slot& from, Frame& frame, const Headers& headers) {
         return;
     }
     if (DhcpLease::is_request(headers)) {
-        answer_clone(from, twins.lease.answer(headers, frame.head), frame);
+        answer_clone(from, twins.lease.answer(headers, frame.head), frame, Drop::kSuppressed,
+                     kGuestsAlone);
         return;
     }
     const FlowKey key = flow_key(headers, Direction::kOut);
@@ -119,9 +126,9 @@ void Switch::from_clone(Slot& from, Frame& frame, const Headers& headers) {
 }
 
 void Switch::answer_clone(Slot& from, const std::optional<std::vector<std::byte>>& answer,
-                          const Frame& frame) {
+                          const Frame& frame, Drop otherwise, const char* why) {
     if (!answer) {
-        drop(from, Drop::kSuppressed, frame, "what only the guest may ask or tell its network");
+        drop(from, otherwise, frame, why);
         return;
     }
     StoredFrame reply(Frame{{}, {}, *answer});
@@ -131,6 +138,21 @@ void Switch::answer_clone(Slot& from, const std::optional<std::vector<std::byte>
         from.recorder->record(Place::kClone, Direction::kIn, sent, "answer of the switch");
     }
     deliver(from, sent, parse_headers(sent.head, sent.size()));
+}
+
+void Switch::answer_service(Slot& from, const Frame& frame, const Headers& headers) {
+    const ConstByteSpan question = udp_payload(headers, frame.head);
+    std::optional<std::vector<std::byte>> answer;
+    if (headers.tuple.destination_port == kNtpPort) {
+        answer = answer_ntp(question, clock_ns(CLOCK_REALTIME));
+    } else if (auto dns = answer_dns(question, from.containment->policy().names)) {
+        tell("dns", from.name, printable(std::move(dns->question)));
+        answer = std::move(dns->message);
+    }
+    if (answer) {
+        answer = udp_reply(headers, frame.head, *answer);
+    }
+    answer_clone(from, answer, frame, Drop::kContained, "a question that cannot be answered");
 }
 
 std::optional<PortId> Switch::target_of(const Slot& from,
@@ -213,6 +235,10 @@ void Switch::carry_out(Slot& from, Flow& flow, Frame& frame, const Headers& head
             return;
         }
         twins.fragments.decide(Fragments::key(headers, from.member), from.member, now_s());
+    }
+    if (verdict == Verdict::kAnswer) {
+        answer_service(from, frame, headers);
+        return;
     }
     if (from.recorder) {
         from.recorder->record(Place::kClone, Direction::kOut, frame, to_string(verdict));

@@ -127,7 +127,7 @@ class Bed {
         sink_ = *net_.add_sink("sink", kSinkMac);
         guest_ = *net_.add_guest("web", kGuestMac);
         other_ = *net_.add_guest("other", kOtherMac);
-        const uint8_t choice = input_.u8() % 4;
+        const uint8_t choice = input_.u8() % 5;
         strict_ = choice == 0;
         open_ = choice == 1;
         clone_ = *net_.add_clone("trap", guest_, policy(choice));
@@ -204,8 +204,13 @@ class Bed {
                 return *preset_policy("research");
             case 2:
                 return *parse_policy("[[rule]]\nverdict='reflect'\nvia='self'\n", "p");
-            default:
+            case 3:
                 return *parse_policy("[[rule]]\nverdict='redirect'\nvia='sink'\n", "p");
+            default:
+                return *parse_policy(
+                    "names = {'*' = ['203.0.113.5', '2001:db8:f::1']}\n"
+                    "[[rule]]\nprotocol='udp'\nports=[53, 123]\nverdict='answer'\n",
+                    "p");
         }
     }
 
@@ -271,7 +276,7 @@ class Bed {
                                                         "fe80::1"};
         static constexpr std::array<uint8_t, 6> kProtocols{kTcp, kUdp, kIcmp, kIcmpV6, 2, 44};
         static constexpr std::array<uint16_t, 4> kFragments{0, 0x2000, 3, 0x2003};
-        static constexpr std::array<uint16_t, 4> kPorts{22, 1000, 53, 67};
+        static constexpr std::array<uint16_t, 5> kPorts{22, 1000, 53, 67, 123};
         const MacAddress from_mac = input_.one_of(kMacs);
         FrameBuilder frame(from_mac, input_.one_of(kMacs));
         const uint8_t shape = input_.u8();

@@ -197,6 +197,63 @@ TEST(Containment, RedirectGoesToTheSinkAndBack) {
     EXPECT_EQ(bed.take(bed.clone).size() + bed.take(bed.guest).size(), 0U);
 }
 
+/// A query of the type for a name of one label.
+std::string dns_query(std::string_view label, char type) {
+    return std::string("\x12\x34\1\0\0\1\0\0\0\0\0\0", 12) + static_cast<char>(label.size()) +
+           std::string(label) + std::string("\0\0", 2) + type + std::string("\0\1", 2);
+}
+
+TEST(Containment, TheSwitchAnswersQuestionsForNamesAndTheTime) {
+    auto policy = parse_policy(
+        "names = {www = ['203.0.113.9', '2001:db8::9']}\n"
+        "[[rule]]\nprotocol='udp'\nports=[53, 123]\nverdict='answer'\n",
+        "p");
+    ASSERT_TRUE(policy.has_value()) << policy.error().message;
+    SwitchBed bed(*policy);
+    Peers resolver = kFar;
+    resolver.to = "10.0.0.53";  // out of reach, and nobody gets it
+    const auto payload = [&](const Bytes& frame) {
+        const Headers headers = parse_headers(frame, frame.size());
+        EXPECT_TRUE(headers.is_udp());
+        EXPECT_EQ(headers.source, kGatewayMac);
+        EXPECT_EQ(headers.tuple.source, *parse_ip(resolver.to));
+        EXPECT_EQ(headers.tuple.destination, *parse_ip("192.0.2.10"));
+        EXPECT_EQ(headers.tuple.destination_port, 4000);
+        Checksum sum;
+        const auto whole = ConstByteSpan(frame);
+        sum.add(whole.subspan(headers.network_offset + 12U, 8));
+        sum.add_be16(kUdp);
+        const auto udp =
+            whole.subspan(headers.transport_offset, headers.packet_end - headers.transport_offset);
+        sum.add_be16(static_cast<uint16_t>(udp.size()));
+        sum.add(udp);
+        EXPECT_EQ(sum.folded(), 0xffff);
+        return Bytes(frame.begin() + headers.payload_offset, frame.end());
+    };
+    bed.send(bed.clone, udp(resolver, 4000, 53, dns_query("WWW", 1)));
+    auto answers = bed.take(bed.clone);
+    ASSERT_EQ(answers.size(), 1U);
+    const Bytes dns = payload(answers[0]);
+    EXPECT_EQ(load_be16(dns, 0), 0x1234);
+    EXPECT_EQ(load_be16(dns, 2), 0x8180);
+    EXPECT_EQ(load_be16(dns, 6), 1);
+    EXPECT_EQ(load_be32(dns, dns.size() - 4), 0xcb007109U);
+    bed.send(bed.clone, udp(resolver, 4000, 123, std::string("\x23") + std::string(47, 'x')));
+    answers = bed.take(bed.clone);
+    ASSERT_EQ(answers.size(), 1U);
+    const Bytes ntp = payload(answers[0]);
+    ASSERT_EQ(ntp.size(), 48U);
+    EXPECT_EQ(load8(ntp, 0), 0x24);
+    EXPECT_EQ(bed.count_events("dns"), 1U);
+    // What is no question gets no answer, and nothing of all this got out.
+    bed.send(bed.clone, udp(resolver, 4000, 53, "?"));
+    bed.send(bed.clone, udp(resolver, 4000, 123, "?"));
+    bed.send(bed.clone, udp(resolver, 4000, 53, dns_query(std::string(60, 'x'), 1).substr(0, 40)));
+    EXPECT_EQ(bed.take(bed.clone).size(), 0U);
+    EXPECT_EQ(bed.drops(bed.clone, Drop::kContained), 3U);
+    EXPECT_EQ(bed.take(bed.uplink).size() + bed.take(bed.guest).size(), 0U);
+}
+
 TEST(Policy, FilesAreReadAndMistakesAreTold) {
     const auto policy = parse_policy(
         "preset = 'honeywall'\nunreachable = ['203.0.113.0/24']\n"
@@ -216,13 +273,34 @@ TEST(Policy, FilesAreReadAndMistakesAreTold) {
     key.remote = *parse_ip("203.0.113.1");
     EXPECT_EQ(containment.decide(key, 1).verdict, Verdict::kDrop);
     for (const char* const wrong :
-         {"preset = 'none'", "x = 1", "[[rule]]", "[[rule]]\nverdict = 'limit'",
-          "[[rule]]\nverdict = 'reflect'", "[[rule]]\nverdict = 'drop'\nvia = 'x'",
+         {"preset = 'none'",
+          "x = 1",
+          "[[rule]]",
+          "[[rule]]\nverdict = 'limit'",
+          "[[rule]]\nverdict = 'reflect'",
+          "[[rule]]\nverdict = 'drop'\nvia = 'x'",
           "[[rule]]\nverdict = 'drop'\nports = [80]",
           "[[rule]]\nprotocol = 'tcp'\nverdict = 'drop'\nports = [70000]",
           "[[rule]]\nprotocol = 'tcp'\nverdict = 'drop'\nports = ['9-1']",
-          "[[rule]]\nverdict = 'drop'\nto = ['10.0.0.0/33']", "[[rule]]\nverdict = 'drop'\nto = []",
-          "rule = 1", "= 1", "[", "[\n", "[[\n"}) {
+          "[[rule]]\nverdict = 'drop'\nto = ['10.0.0.0/33']",
+          "[[rule]]\nverdict = 'drop'\nto = []",
+          "[[rule]]\nverdict = 'answer'",
+          "[[rule]]\nprotocol = 'udp'\nports = [54]\nverdict = 'answer'",
+          "[[rule]]\nprotocol = 'tcp'\nports = [53]\nverdict = 'answer'",
+          "names = 1",
+          "names = {'a..b' = []}",
+          "names = {'a*' = []}",
+          "names = {'*a' = []}",
+          "names = {'' = []}",
+          "names = {a = 'x'}",
+          "names = {a = ['x']}",
+          "names = {a = ['1.1.1.1','1.1.1.1','1.1.1.1','1.1.1.1','1.1.1.1','1.1.1.1','1.1.1.1',"
+          "'1.1.1.1','1.1.1.1']}",
+          "rule = 1",
+          "= 1",
+          "[",
+          "[\n",
+          "[[\n"}) {
         const auto refused = parse_policy(wrong, "p.toml");
         ASSERT_FALSE(refused.has_value()) << wrong;
         EXPECT_EQ(refused.error().kind, ErrorKind::kUsage) << wrong;
