@@ -83,8 +83,7 @@ class Workspace:
 
     def leftovers(self):
         """Sockets and locks of guests that should be gone."""
-        runtime = self.path / "ivmm"
-        return sorted(p.name for p in runtime.iterdir()) if runtime.exists() else []
+        return sorted(p.name for p in (self.path / "ivmm").rglob("*") if not p.is_dir())
 
     def close(self):
         for guest in (self.path / "ivmm").glob("*.sock"):  # a clone that a failed test has left

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Wrong usage and unusable hosts: one clear line, the right exit code, nothing left behind."""
 
+import json
 import os
 import pathlib
 import signal
@@ -89,6 +90,28 @@ class UsageTest(unittest.TestCase):
                     arguments=["--net", "tap=a-name-that-is-too-long"])
         shown = subprocess.run(["ip", "link", "show", "missing"], capture_output=True)
         self.assertNotEqual(shown.returncode, 0, "a TAP was left behind")
+
+    def test_a_switch_of_its_own(self):
+        subprocess.run(["ip", "tuntap", "add", "taken", "mode", "tap"], check=True)
+        self.addCleanup(subprocess.run, ["ip", "link", "del", "taken"], check=True)
+        self.refuse(USAGE, "taken", "exists",
+                    arguments=["--net", "switch=own,tap=taken"])
+        self.refuse(USAGE, "host=", arguments=["--net", "switch=own,host=10.99.0.1/24"])
+        for name in ("one", "two"):
+            done = self.workspace.ivmm(
+                "run", "-d", "--name", name, "--no-acpi", "--kernel", harness.GUESTS / "hello.elf",
+                "--cmdline", "spin=1", "--net", "switch=own,tap=up1,host=10.99.0.1/24")
+            self.assertEqual(done.returncode, 0, done.stderr)
+        ports = json.loads(self.workspace.ivmm("switch", "status", "own", "--json").stdout)["ports"]
+        self.assertEqual({port["name"] for port in ports}, {"up1", "one", "two"})
+        for name in ("one", "two"):
+            self.assertEqual(self.workspace.ivmm("stop", name).returncode, 0)
+        # Nobody uses it any more.
+        self.assertTrue(harness.eventually(
+            lambda: self.workspace.ivmm("switch", "status", "own").returncode == FAILED, 60))
+        shown = subprocess.run(["ip", "link", "show", "up1"], capture_output=True)
+        self.assertNotEqual(shown.returncode, 0, "a TAP was left behind")
+        self.assertEqual(self.workspace.leftovers(), [])
 
     def test_options(self):
         for arguments in (["run", "--frobnicate"], ["frobnicate"], [], ["status"]):

@@ -90,7 +90,8 @@ void add_run(CLI::App& app, Action& action) {
         ->allow_extra_args(false);
     command
         ->add_option("--net", options->nets,
-                     "Network: tap=NAME[,mac=M][,host=ADDRESS/PREFIX][,existing]; once for each")
+                     "Network: tap=NAME[,mac=M][,host=ADDRESS/PREFIX][,existing] or "
+                     "switch=NAME[,port=P][,mac=M]; once for each (docs/guest-file.md)")
         ->allow_extra_args(false);
     command->add_flag("--standby", options->standby, "Keep a standby in sync: see `ivmm fork`");
     command->add_flag("--no-acpi", options->no_acpi, "No ACPI tables, for kernels without ACPI");

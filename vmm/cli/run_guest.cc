@@ -12,6 +12,7 @@
 #include "vmm/cli/cli.h"
 #include "vmm/cli/console_client.h"
 #include "vmm/cli/signals.h"
+#include "vmm/cli/start_switch.h"
 #include "vmm/control/control_client.h"
 #include "vmm/control/runtime_dir.h"
 
@@ -77,6 +78,9 @@ int be_console(pid_t process, UniqueFd socket, const std::string& guest) {
 }  // namespace
 
 int run_guest(const GuestConfig& config, bool detach, const MachineFactory& factory) {
+    if (const int code = start_missing_switches(config.nets); code != 0) {
+        return code;
+    }
     std::array<int, 2> pair{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0) {
         return cli::report(fail_errno("cannot create a socket pair").error);

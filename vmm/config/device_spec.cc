@@ -7,7 +7,8 @@ namespace ivmm {
 namespace {
 
 constexpr const char* kNetForms =
-    "tap=NAME[,mac=M][,host=ADDRESS/PREFIX][,existing] or switch=NAME[,port=P][,mac=M]";
+    "tap=NAME[,mac=M][,host=ADDRESS/PREFIX][,existing] or "
+    "switch=NAME[,port=P][,mac=M][,tap=UPLINK[,host=ADDRESS/PREFIX][,existing]]";
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
     std::vector<std::string_view> parts;
@@ -83,8 +84,8 @@ std::string describe_cable(const NetConfig& net) {
     if (!net.has_cable()) {
         return "no cable";
     }
-    return net.tap.empty() ? fmt::format("port {} of switch {}", net.port, net.switch_name)
-                           : "TAP " + net.tap;
+    return net.switch_name.empty() ? "TAP " + net.tap
+                                   : fmt::format("port {} of switch {}", net.port, net.switch_name);
 }
 
 std::string default_port(const std::string& guest, size_t index) {

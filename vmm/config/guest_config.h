@@ -24,12 +24,14 @@ struct DiskConfig {
 };
 
 struct NetConfig {
-    std::string tap;                ///< name of the TAP device
+    std::string tap;                ///< name of the TAP device; with a switch: of its uplink
     bool existing = false;          ///< attach to a TAP that is there; else one is created
     std::optional<MacAddress> mac;  ///< of the guest; default: derived from name and index
     std::optional<std::string> host_address;  ///< "10.0.0.1/24": set on a created TAP
-    std::string switch_name = {};             ///< instead of a TAP: the switch (`ivmm switch`)
-    std::string port = {};                    ///< of the switch; default: made from name and index
+    /// The cable leads to this switch (docs/switch.md). With `tap`, `ivmm run` starts it if it is
+    /// not there.
+    std::string switch_name = {};
+    std::string port = {};  ///< of the switch; default: made from name and index
 
     /// Otherwise there is no cable (only of clones).
     bool has_cable() const { return !tap.empty() || !switch_name.empty(); }

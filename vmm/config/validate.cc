@@ -149,15 +149,14 @@ Result<void> check_tap(const NetConfig& net) {
     if (net.tap == "." || net.tap == ".." || std::any_of(net.tap.begin(), net.tap.end(), is_bad)) {
         return usage("net '{}': not a name for a TAP device; use letters and digits", net.tap);
     }
-    if (!net.port.empty()) {
-        return usage("net '{}': port= is for a switch", net.tap);
-    }
     return net.host_address ? check_host_address(net) : Result<void>();
 }
 
 Result<void> check_switch(const NetConfig& net) {
-    if (!net.tap.empty() || net.existing || net.host_address) {
-        return usage("net '{}': a switch has none of tap=, host= and existing", net.switch_name);
+    if (!net.tap.empty()) {
+        IVMM_TRY(check_tap(net));
+    } else if (net.existing || net.host_address) {
+        return usage("net '{}': host= and existing are for a tap=", net.switch_name);
     }
     IVMM_TRY(check_guest_name(net.switch_name));
     return net.port.empty() ? Result<void>() : check_guest_name(net.port);
@@ -169,6 +168,9 @@ Result<void> check_nets(const std::vector<NetConfig>& nets) {
     for (const auto& net : nets) {
         if (net.switch_name.empty()) {
             IVMM_TRY(check_tap(net));
+            if (!net.port.empty()) {
+                return usage("net '{}': port= is for a switch", net.tap);
+            }
             if (!taps.insert(net.tap).second) {
                 return usage("net '{}': given twice", net.tap);
             }

@@ -1,13 +1,17 @@
 #include "vmm/switch/switch_process.h"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
+#include "base/timer.h"
 #include "vmm/cli/cli.h"
 #include "vmm/cli/signals.h"
+#include "vmm/cli/standard_files.h"
 #include "vmm/config/validate.h"
 #include "vmm/control/control_server.h"
 #include "vmm/control/runtime_dir.h"
@@ -16,6 +20,8 @@
 
 namespace ivmm {
 namespace {
+
+constexpr int kUnusedSeconds = 10;
 
 Result<Tap> open_tap(const SwitchOptions::TapSpec& spec) {
     if (spec.existing) {
@@ -79,6 +85,13 @@ Result<net::PortId> admit(net::Switch& net, const std::string& name, const net::
     return net.add_guest(name, mac);
 }
 
+bool is_used(const net::Switch& net) {
+    const auto ports = net.ports();
+    return std::any_of(ports.begin(), ports.end(), [](const net::Switch::PortInfo& port) {
+        return port.attached && (port.role == net::Role::kGuest || port.role == net::Role::kClone);
+    });
+}
+
 Result<void> serve(const SwitchOptions& options) {
     IVMM_TRY(check_guest_name(options.name));
     SwitchControl::Settings settings;
@@ -111,11 +124,25 @@ Result<void> serve(const SwitchOptions& options) {
                                               return admit(net, name, mac);
                                           }));
     IVMM_TRY(add_taps(options, net, *server));
+    Timer unused;
+    if (options.ends_unused) {
+        IVMM_ASSIGN(unused, Timer::create(*loop, [&, seconds = 0]() mutable {
+                        seconds = is_used(net) ? 0 : seconds + 1;
+                        if (seconds >= kUnusedSeconds) {
+                            loop->stop();
+                        }
+                    }));
+        unused.set_every(std::chrono::seconds(1));
+    }
     const SwitchControl methods(std::move(settings), net, *server, control);
     IVMM_ASSIGN(auto listener, lock.listen());
     IVMM_TRY(control.listen(std::move(listener)));
     cli::print("switch {} runs (process {})\n", options.name, ::getpid());
     static_cast<void>(std::fflush(stdout));
+    if (options.ends_unused) {  // nobody's terminal any more
+        redirect(runtime.log_path(options.name), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND,
+                 {STDERR_FILENO});
+    }
     loop->run();
     return {};
 }
