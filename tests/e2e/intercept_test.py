@@ -13,6 +13,7 @@ import harness
 import intercept_site
 import linux_guest_test
 import overlay_test
+import peers
 
 GUEST = intercept_site.GUEST
 # Asks for the page, and says the end of its question when it is told to.
@@ -98,6 +99,8 @@ class InterceptTest(unittest.TestCase):
         self.assertEqual(hashlib.sha256(big.read_bytes()).hexdigest(), whole)
         self.assertEqual(user.resets(), 0)
         self.assertEqual(attacker.resets(), 0)
+        self.assertRegex(peers.run(*attacker.prefix("ss", "-tnio")), r"\bts\b")
+        self.assertEqual(attacker.from_the_past(), 0)
         visitor.close()
         self.assertGreater(visitor.console.split("\n").count("ok"), 5)
         self.assertNotIn("failed", visitor.console)

@@ -44,17 +44,22 @@ class Peer:
         """The command as this machine runs it."""
         return inside(self.namespace, *command)
 
-    def tcp(self):
-        """The kernel's counters of its TCP."""
+    def counters(self, file, protocol):
+        """The kernel's, of a protocol: those of /proc/net/`file`."""
         names, values = [line.split()[1:] for line in
-                         run(*self.prefix("cat", "/proc/net/snmp")).splitlines()
-                         if line.startswith("Tcp:")]
+                         run(*self.prefix("cat", f"/proc/net/{file}")).splitlines()
+                         if line.startswith(f"{protocol}:")]
         return dict(zip(names, map(int, values)))
 
     def resets(self):
         """Open connections that somebody has reset. (OutRsts would count answers to late copies of
         what belongs to a connection that has ended as well; a slow guest sends such.)"""
-        return self.tcp()["EstabResets"]
+        return self.counters("snmp", "Tcp")["EstabResets"]
+
+    def from_the_past(self):
+        """Segments of open connections that were thrown away because their timestamp was older than
+        one seen before (PAWS, RFC 7323)."""
+        return self.counters("netstat", "TcpExt")["PAWSEstab"]
 
     def close(self):
         # The namespace ends some time later.
