@@ -73,12 +73,19 @@ GuestMemory::~GuestMemory() {
     ::munmap(base_, size_);
 }
 
+uint64_t GuestMemory::file_bytes() const {
+    constexpr uint64_t kStatBlock = 512;
+    struct stat file {};
+    return ::fstat(fd_.get(), &file) == 0 ? static_cast<uint64_t>(file.st_blocks) * kStatBlock : 0;
+}
+
+uint64_t GuestMemory::shared_bytes() const {
+    return shared_ ? 0 : file_bytes();
+}
+
 uint64_t GuestMemory::resident_bytes() const {
     if (shared_) {
-        constexpr uint64_t kStatBlock = 512;
-        struct stat file {};
-        return ::fstat(fd_.get(), &file) == 0 ? static_cast<uint64_t>(file.st_blocks) * kStatBlock
-                                              : 0;
+        return file_bytes();
     }
     // The kernel may have split or merged mappings: those within the range count.
     const auto begin = reinterpret_cast<uint64_t>(base_);

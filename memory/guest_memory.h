@@ -57,6 +57,8 @@ class GuestMemory {
     uint64_t size() const { return size_; }
     /// Bytes of host memory that this guest alone uses. Not quick: for people who ask.
     uint64_t resident_bytes() const;
+    /// Bytes of host memory of the image that this guest and others of it share; 0: it has none.
+    uint64_t shared_bytes() const;
     const std::vector<RamRegion>& regions() const { return regions_; }
     /// The address at which KVM is told to find a region; for memory slots only.
     uint64_t host_address(const RamRegion& region) const;
@@ -114,6 +116,8 @@ class GuestMemory {
  private:
     static Result<std::unique_ptr<GuestMemory>> map(UniqueFd fd, uint64_t size, bool shared);
     GuestMemory(UniqueFd fd, std::byte* base, uint64_t size, bool shared);
+    /// Memory that the file takes.
+    uint64_t file_bytes() const;
     /// The host address of a range that is RAM, else nullptr.
     std::byte* translate(Gpa start, uint64_t length) const;
     /// As next_data(): in the memory file, and what of [first, end) is not the image's any more.

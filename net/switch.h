@@ -165,12 +165,20 @@ class Switch {
         size_t memory_bytes = 0;
         uint32_t newest = 0;  ///< serial of the flow that was seen first last
     };
+    struct CloneFlows {
+        std::string clone;
+        std::string guest;
+        size_t flows = 0;              ///< that the clone owns
+        std::vector<FlowInfo> newest;  ///< of them, those that were seen first last
+    };
     std::vector<PortInfo> ports() const;
     std::vector<DiversionInfo> diversions() const;
     std::vector<TableInfo> tables() const;
     /// At most `most` flows of a guest for which `wanted` is true.
     std::vector<FlowInfo> flows(PortId guest, size_t most,
                                 const std::function<bool(const Flow&)>& wanted) const;
+    /// Of each clone; `most`: of `newest`. Looks at every flow of guests that have clones.
+    std::vector<CloneFlows> clone_flows(size_t most) const;
     uint32_t now_s() const { return static_cast<uint32_t>(now_ns_ / 1'000'000'000U) + 1; }
 
  private:

@@ -373,4 +373,47 @@ std::vector<Switch::FlowInfo> Switch::flows(PortId guest, size_t most,
     return all;
 }
 
+std::vector<Switch::CloneFlows> Switch::clone_flows(size_t most) const {
+    std::vector<CloneFlows> all;
+    for (const auto& twins : twins_) {
+        std::array<std::vector<const Flow*>, kMaxMembers> owned;
+        const auto is_clone = [&](Member member) {
+            return member != kPrimary && member < twins->members.size() &&
+                   twins->members[member] != kNoPort;
+        };
+        if (twins->members.size() > 1) {
+            twins->flows.for_each([&](const Flow& flow) {
+                const Member owner = flow.generation == twins->diversions.generation()
+                                         ? flow.owner
+                                         : twins->diversions.owner_of(flow);
+                if (is_clone(owner)) {
+                    owned.at(owner).push_back(&flow);
+                }
+                return true;
+            });
+        }
+        for (size_t member = 1; member < twins->members.size(); ++member) {
+            if (!is_clone(static_cast<Member>(member))) {
+                continue;
+            }
+            auto& flows = owned.at(member);
+            CloneFlows clone{name_of(*twins, static_cast<Member>(member)),
+                             name_of(*twins, kPrimary),
+                             flows.size(),
+                             {}};
+            const size_t told = std::min(most, flows.size());
+            std::partial_sort(flows.begin(), flows.begin() + static_cast<std::ptrdiff_t>(told),
+                              flows.end(),
+                              [](const Flow* a, const Flow* b) { return a->serial > b->serial; });
+            for (size_t i = 0; i < told; ++i) {
+                clone.newest.push_back(
+                    {*flows[i], clone.clone,
+                     flows[i]->opener == kRemote ? "" : name_of(*twins, flows[i]->opener)});
+            }
+            all.push_back(std::move(clone));
+        }
+    }
+    return all;
+}
+
 }  // namespace ivmm::net

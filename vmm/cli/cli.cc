@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "vmm/cli/live.h"
 #include "vmm/cli/switch.h"
 #include "vmm/control/version.h"
 
@@ -87,6 +88,9 @@ int run_command_line(int argc, char** argv) {
     add_undivert(app, action);
     add_flows(app, action);
     add_watch(app, action);
+    add_top(app, action);
+    add_web(app, action);
+    add_metrics(app, action);
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& help_or_version) {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "vmm/control/metrics.h"
 #include "vmm/switch/running_switches.h"
 #include "vmm/switch/switch_process.h"
 
@@ -130,12 +131,18 @@ void add_switch_metrics(CLI::App& parent, Action& action) {
     command->callback([&action, name] {
         action = [name] {
             auto found = find_switch(*name);
-            auto answer = found ? found->client.call("metrics")
-                                : Result<Json>(Unexpected{std::move(found).error()});
-            if (!answer) {
-                return report(answer.error());
+            if (!found) {
+                return report(found.error());
             }
-            print("{}", answer->value("text", ""));
+            const auto answer = found->client.call("metrics");
+            const auto metrics =
+                answer ? Metrics::from_json(*answer) : Result<Metrics>(Unexpected{answer.error()});
+            if (!metrics) {
+                return report(metrics.error());
+            }
+            Metrics named;
+            named.add(*metrics, {{"switch", found->name}});
+            print("{}", named.to_text());
             return 0;
         };
     });

@@ -1,11 +1,13 @@
 #include "vmm/console/raw_terminal.h"
 
 #include <termios.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 
 namespace ivmm {
 namespace {
@@ -15,6 +17,7 @@ constexpr std::array kFatalSignals = {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, 
 // What a signal handler needs; written only while raw_fd is -1.
 std::atomic<int> raw_fd = -1;
 termios saved_modes;
+const char* last_words = "";
 std::array<struct sigaction, kFatalSignals.size()> saved_actions;
 
 static_assert(std::atomic<int>::is_always_lock_free);
@@ -31,6 +34,9 @@ void restore() {
     ::sigemptyset(&ttou);
     ::sigaddset(&ttou, SIGTTOU);
     ::pthread_sigmask(SIG_BLOCK, &ttou, &before);
+    const size_t length = std::strlen(last_words);
+    // A terminal that takes nothing any more is none.
+    static_cast<void>(::write(fd, last_words, length) == static_cast<ssize_t>(length));
     ::tcsetattr(fd, TCSANOW, &saved_modes);
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -43,12 +49,13 @@ void on_fatal_signal(int signal) {
 
 }  // namespace
 
-RawTerminal::RawTerminal(int fd) {
+RawTerminal::RawTerminal(int fd, const char* farewell) {
     if (::tcgetattr(fd, &saved_modes) != 0) {
         return;
     }
     static const int registered = std::atexit(restore);
     static_cast<void>(registered);
+    last_words = farewell;
     raw_fd = fd;
     struct sigaction action {};
     action.sa_handler = on_fatal_signal;

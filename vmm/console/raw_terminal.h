@@ -8,8 +8,9 @@ namespace ivmm {
 /// At most one at a time in a process.
 class RawTerminal {
  public:
-    /// `fd` must stay open as long as the object lives.
-    explicit RawTerminal(int fd);
+    /// `fd` must stay open as long as the object lives. `farewell`, a constant, is written to it
+    /// before it is put back.
+    explicit RawTerminal(int fd, const char* farewell = "");
     RawTerminal(const RawTerminal&) = delete;
     RawTerminal& operator=(const RawTerminal&) = delete;
     ~RawTerminal();

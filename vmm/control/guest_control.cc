@@ -2,10 +2,10 @@
 
 #include <unistd.h>
 
-#include <fstream>
 #include <memory>
 
 #include "vmm/control/base64.h"
+#include "vmm/control/metrics.h"
 #include "vmm/control/parameters.h"
 
 namespace ivmm {
@@ -14,15 +14,6 @@ namespace {
 using rpc::Json;
 
 constexpr size_t kConsoleChunk = size_t{16} << 10;
-
-/// What of this process lies in the host's memory, in bytes.
-uint64_t resident_bytes() {
-    std::ifstream statm("/proc/self/statm");
-    uint64_t size = 0;
-    uint64_t resident = 0;
-    statm >> size >> resident;
-    return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-}
 
 }  // namespace
 
@@ -95,7 +86,8 @@ Json GuestControl::status() {
             {"uptime_s", uptime.count()},
             {"memory_bytes", status.memory_bytes},
             {"memory_resident_bytes", status.memory_resident_bytes},
-            {"process_resident_bytes", resident_bytes()},
+            {"memory_shared_bytes", status.memory_shared_bytes},
+            {"process_resident_bytes", process_resident_bytes()},
             {"host", status.host_kind},
             {"kernel_command_line", status.kernel_command_line},
             {"vcpus", std::move(vcpus)},

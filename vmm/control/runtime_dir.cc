@@ -23,7 +23,6 @@ namespace {
 
 constexpr std::string_view kLockSuffix = ".lock";
 constexpr int kBacklog = 64;
-constexpr int kConnectSeconds = 5;
 
 struct flock whole_file(short type) {
     struct flock lock {};
@@ -203,7 +202,8 @@ Result<GuestLock> RuntimeDir::lock(const std::string& name) const {
     return fail("'{}' is locked by an unknown process", path);
 }
 
-Result<UniqueFd> RuntimeDir::connect(const std::string& name) const {
+Result<UniqueFd> RuntimeDir::connect(const std::string& name,
+                                     std::chrono::milliseconds patience) const {
     // Anyone may have made a folder in /tmp.
     if (::access(path_.c_str(), F_OK) == 0) {
         IVMM_TRY(check());
@@ -215,7 +215,10 @@ Result<UniqueFd> RuntimeDir::connect(const std::string& name) const {
         return fail_errno("cannot create a socket");
     }
     // A process that is stopped or stuck does not accept, so its backlog can be full.
-    const timeval timeout{kConnectSeconds, 0};
+    const auto us =
+        std::max<int64_t>(std::chrono::microseconds(patience).count(), 1);  // 0: for ever
+    constexpr int64_t kUsPerSecond = 1'000'000;
+    const timeval timeout{us / kUsPerSecond, us % kUsPerSecond};
     ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     if (::connect(socket.get(), generic(address), sizeof address) != 0) {
         if (errno == ENOENT || errno == ECONNREFUSED) {

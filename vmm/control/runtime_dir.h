@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -54,8 +55,18 @@ class RuntimeDir {
     /// (kFailed), the folder cannot be used (kHost).
     Result<GuestLock> lock(const std::string& name) const;
 
-    /// A connection to the guest's control socket. Waits at most a few seconds.
-    Result<UniqueFd> connect(const std::string& name) const;
+    static constexpr std::chrono::milliseconds kConnectPatience{5000};
+    /// A connection to the guest's control socket. An error without a code: it does not run, or
+    /// does not listen yet.
+    Result<UniqueFd> connect(const std::string& name,
+                             std::chrono::milliseconds patience = kConnectPatience) const;
+
+    struct Scan {
+        std::vector<std::string> running;  ///< names, sorted
+        std::vector<std::string> removed;  ///< of killed guests whose leftovers were here
+    };
+    /// Looks who is there, and removes what killed guests have left behind.
+    Result<Scan> scan() const;
 
     /// The names of the guests that run, sorted. Removes what killed guests have left behind.
     Result<std::vector<std::string>> running() const;
@@ -63,14 +74,9 @@ class RuntimeDir {
     Result<std::vector<std::string>> remove_leftovers() const;
 
  private:
-    struct Scan {
-        std::vector<std::string> running;
-        std::vector<std::string> removed;
-    };
     explicit RuntimeDir(std::string path, std::string parent = {}, const char* kind = "guest")
         : path_(std::move(path)), parent_(std::move(parent)), kind_(kind) {}
     std::string base(const std::string& name) const { return path_ + "/" + name; }
-    Result<Scan> scan() const;
     /// That the folder is a private one of this user.
     Result<void> check() const;
 

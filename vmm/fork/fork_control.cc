@@ -1,5 +1,6 @@
 #include "vmm/fork/fork_control.h"
 
+#include "memory/guest_memory.h"
 #include "vmm/config/device_spec.h"
 #include "vmm/config/validate.h"
 #include "vmm/control/parameters.h"
@@ -26,6 +27,17 @@ const char* phase_name(StandbyStatus::Phase phase) {
     return "failed";
 }
 
+Json to_json(const std::deque<PastFork>& forks) {
+    Json json = Json::array();
+    for (const auto& fork : forks) {
+        json.push_back({{"clone", fork.clone},
+                        {"time", fork.time},
+                        {"pause_us", fork.pause_us},
+                        {"trigger_to_run_us", fork.trigger_to_run_us}});
+    }
+    return json;
+}
+
 Json to_json(const StandbyStatus& status) {
     return {{"phase", phase_name(status.phase)},
             {"error", status.error},
@@ -35,10 +47,13 @@ Json to_json(const StandbyStatus& status) {
             {"sent_bytes", status.sent_bytes},
             {"replica_bytes", status.replica_bytes},
             {"rounds", status.rounds},
+            {"behind_bytes", status.behind_pages() * kPageSize},
             {"last_dirty_pages", status.last_dirty_pages},
             {"last_round_us", status.last_round_us},
             {"interval_ms", status.interval_ms},
             {"forks", status.forks},
+            {"failed_forks", status.history.failed},
+            {"recent_forks", to_json(status.history.recent)},
             {"clones", status.clones}};
 }
 

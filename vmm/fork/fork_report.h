@@ -1,12 +1,16 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/result.h"
 #include "vmm/config/guest_config.h"
 #include "vmm/control/json_rpc.h"
+#include "vmm/control/metrics.h"
 
 namespace ivmm {
 
@@ -73,6 +77,25 @@ struct ForkReport {
     std::vector<Sibling> siblings;
 };
 
+/// What is remembered of a fork. Times in microseconds.
+struct PastFork {
+    std::string clone;
+    std::string time;  ///< when it was done: "2026-01-31T12:00:00Z"
+    double pause_us = 0;
+    double trigger_to_run_us = 0;
+};
+
+/// All forks of a guest since its start.
+struct ForkHistory {
+    static constexpr size_t kMostRecent = 32;
+    std::deque<PastFork> recent;  ///< the newest last
+    uint64_t failed = 0;
+    Histogram pauses;
+    Histogram starts;  ///< from the trigger until the clone ran
+
+    void note(const Result<ForkReport>& outcome);
+};
+
 /// What keeps the standby.
 struct StandbyStatus {
     enum class Phase { kNone, kBuilding, kInSync, kFailed };
@@ -89,6 +112,11 @@ struct StandbyStatus {
     uint64_t sent_bytes = 0;  ///< to it
     uint64_t forks = 0;       ///< successful ones
     uint32_t clones = 0;      ///< that run
+    ForkHistory history;
+
+    /// How far the replica was behind when it was last looked at: what was written since the round
+    /// before, and of what goes to another host what is not there yet.
+    uint64_t behind_pages() const { return std::max(lag_pages, last_dirty_pages); }
 };
 
 }  // namespace ivmm

@@ -107,6 +107,10 @@ void StandbyKeeper::drop_standby(Done<void> done) {
 void StandbyKeeper::fork(ForkRequest request, Done<ForkReport> done) {
     post([this, request = std::move(request), trigger = Stopwatch(), done = std::move(done)] {
         auto report = fork_now(request, trigger);
+        {
+            const std::scoped_lock lock(mutex_);
+            status_.history.note(report);
+        }
         done(std::move(report));
         // Nobody waits any more for what is left to do.
         if (stale_) {

@@ -8,8 +8,10 @@
 #include "vmm/cli/signals.h"
 #include "vmm/cli/standard_files.h"
 #include "vmm/control/guest_control.h"
+#include "vmm/control/parameters.h"
 #include "vmm/fork/fork_control.h"
 #include "vmm/fork/standby_keeper.h"
+#include "vmm/guest/guest_metrics.h"
 #include "vmm/peer/peer_control.h"
 #include "vmm/snapshot/snapshot_control.h"
 
@@ -33,6 +35,11 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
     IVMM_ASSIGN(auto keeper, StandbyKeeper::create(*machine, *loop_));
     const ForkControl forks(*keeper, server_, *loop_);
     IVMM_ASSIGN(const auto peers, peer::PeerControl::create(*machine, *keeper, server_));
+    server_.add_method("metrics",
+                       [&](ControlConnection&, const rpc::Json& params) -> Result<rpc::Json> {
+                           IVMM_TRY(rpc::check_parameters(params, {}));
+                           return guest_metrics(machine->status(), keeper->status()).to_json();
+                       });
     SnapshotControl snapshots(*machine, *keeper, server_, *loop_);
     IVMM_ASSIGN(auto listener, lock->listen());
     IVMM_TRY(server_.listen(std::move(listener)));

@@ -53,6 +53,7 @@ struct MachineStatus {
     RunState state = RunState::kCreated;
     uint64_t memory_bytes = 0;
     uint64_t memory_resident_bytes = 0;  ///< of guest memory: pages that take host memory
+    uint64_t memory_shared_bytes = 0;    ///< of the image that it shares with other clones
     std::string host_kind;               ///< "kvm_intel", "kvm_amd", "kvm_pvm"
     std::string kernel_command_line;     ///< as the guest gets it
     std::vector<VcpuStatus> vcpus;

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "vmm/control/parameters.h"
 #include "vmm/overlay/overlay_json.h"
+#include "vmm/overlay/overlay_metrics.h"
 
 namespace ivmm::overlay {
 
@@ -21,6 +22,7 @@ OverlayControl::OverlayControl(Identity identity, storage::OverlayServer& overla
       on_last_gone_(std::move(on_last_gone)),
       mounts_(present()) {
     add("status", &OverlayControl::status);
+    add("metrics", &OverlayControl::metrics);
     add("prepare_fork", &OverlayControl::prepare_fork);
     add("fork", &OverlayControl::fork);
     add("mount", &OverlayControl::mount);
@@ -96,6 +98,11 @@ Result<rpc::Json> OverlayControl::status(const Json& params) {
         status["flattening"] = {{"view", flattening->view}, {"done", flattening->done}};
     }
     return status;
+}
+
+Result<rpc::Json> OverlayControl::metrics(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {}));
+    return overlay_metrics(overlay_.status()).to_json();
 }
 
 Result<rpc::Json> OverlayControl::prepare_fork(const Json& params) {

@@ -41,6 +41,7 @@ class OverlayControl {
 
     // On the worker:
     Result<Json> status(const Json& params);
+    Result<Json> metrics(const Json& params);
     Result<Json> prepare_fork(const Json& params);
     Result<Json> fork(const Json& params);
     Result<Json> mount(const Json& params);

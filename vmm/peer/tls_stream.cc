@@ -151,6 +151,12 @@ Result<HostAndPort> parse_address(const std::string& address) {
     if (parts.host.front() == '[' && parts.host.back() == ']') {
         parts.host = parts.host.substr(1, parts.host.size() - 2);
     }
+    // The resolver would take the number modulo 65536.
+    const bool too_high = parts.port.find_first_not_of("0123456789") == std::string::npos &&
+                          (parts.port.size() > 5 || std::stoul(parts.port) > UINT16_MAX);
+    if (too_high) {
+        return fail_as(ErrorKind::kUsage, "'{}' is no address: ports end at 65535", address);
+    }
     return parts;
 }
 

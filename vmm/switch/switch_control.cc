@@ -9,6 +9,7 @@
 #include "vmm/config/validate.h"
 #include "vmm/control/parameters.h"
 #include "vmm/switch/switch_json.h"
+#include "vmm/switch/switch_metrics.h"
 
 namespace ivmm {
 namespace {
@@ -34,6 +35,7 @@ SwitchControl::SwitchControl(Settings settings, net::Switch& net, net::SwitchSer
     };
     add("status", &SwitchControl::status);
     add("metrics", &SwitchControl::metrics);
+    add("clones", &SwitchControl::clones);
     add("add_clone", &SwitchControl::add_clone);
     add("remove_port", &SwitchControl::remove_port);
     add("divert", &SwitchControl::divert);
@@ -89,7 +91,17 @@ Result<rpc::Json> SwitchControl::status(const Json& params) {
 
 Result<rpc::Json> SwitchControl::metrics(const Json& params) {
     IVMM_TRY(rpc::check_parameters(params, {}));
-    return Json{{"text", to_prometheus(net_, settings_.name)}};
+    return switch_metrics(net_).to_json();
+}
+
+Result<rpc::Json> SwitchControl::clones(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {"limit"}));
+    IVMM_ASSIGN(const auto limit, rpc::number_parameter(params, "limit", 0, 100, 20));
+    Json clones = Json::array();
+    for (const auto& one : net_.clone_flows(limit)) {
+        clones.push_back(to_json(one, net_.now_s()));
+    }
+    return Json{{"clones", std::move(clones)}};
 }
 
 Result<rpc::Json> SwitchControl::add_clone(const Json& params) {

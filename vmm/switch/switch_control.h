@@ -27,6 +27,7 @@ class SwitchControl {
 
     Result<Json> status(const Json& params);
     Result<Json> metrics(const Json& params);
+    Result<Json> clones(const Json& params);
     Result<Json> add_clone(const Json& params);
     Result<Json> remove_port(const Json& params);
     Result<Json> divert(const Json& params);

@@ -145,55 +145,23 @@ Json to_json(const net::Switch::FlowInfo& info, uint32_t now_s) {
     return json;
 }
 
+Json to_json(const net::Switch::CloneFlows& clone, uint32_t now_s) {
+    Json newest = Json::array();
+    for (const auto& flow : clone.newest) {
+        newest.push_back(to_json(flow, now_s));
+    }
+    return {{"clone", clone.clone},
+            {"guest", clone.guest},
+            {"flows", clone.flows},
+            {"newest", std::move(newest)}};
+}
+
 Json to_json(const net::Switch::TableInfo& table) {
     return {{"guest", table.guest},
             {"flows", table.flows},
             {"pinned", table.pinned},
             {"evicted", table.evicted},
             {"memory_bytes", table.memory_bytes}};
-}
-
-std::string to_prometheus(const net::Switch& net, const std::string& name) {
-    std::string text;
-    const auto ports = net.ports();
-    const auto counter = [&](const char* metric, const char* help, auto value) {
-        text += fmt::format("# HELP ivmm_switch_{} {}\n# TYPE ivmm_switch_{} counter\n", metric,
-                            help, metric);
-        for (const auto& port : ports) {
-            text +=
-                fmt::format("ivmm_switch_{}{{switch=\"{}\",port=\"{}\",role=\"{}\"}} {}\n", metric,
-                            name, port.name, to_string(port.role), value(port.counters));
-        }
-    };
-    using Counters = net::PortCounters;
-    counter("frames_in_total", "Frames that came into the switch.",
-            [](const Counters& all) { return all.frames_in; });
-    counter("bytes_in_total", "Bytes that came into the switch.",
-            [](const Counters& all) { return all.bytes_in; });
-    counter("frames_out_total", "Frames that the switch has sent.",
-            [](const Counters& all) { return all.frames_out; });
-    counter("bytes_out_total", "Bytes that the switch has sent.",
-            [](const Counters& all) { return all.bytes_out; });
-    text +=
-        "# HELP ivmm_switch_drops_total Frames that went no further.\n"
-        "# TYPE ivmm_switch_drops_total counter\n";
-    for (const auto& port : ports) {
-        for (size_t i = 0; i < port.counters.drops.size(); ++i) {
-            text += fmt::format(
-                "ivmm_switch_drops_total{{switch=\"{}\",port=\"{}\",reason=\"{}\"}} {}\n", name,
-                port.name, to_string(static_cast<net::Drop>(i)), port.counters.drops[i]);
-        }
-    }
-    text += "# HELP ivmm_switch_flows Flows in the table.\n# TYPE ivmm_switch_flows gauge\n";
-    for (const auto& table : net.tables()) {
-        text += fmt::format("ivmm_switch_flows{{switch=\"{}\",guest=\"{}\"}} {}\n", name,
-                            table.guest, table.flows);
-    }
-    text += fmt::format(
-        "# HELP ivmm_switch_diversions Diversions.\n# TYPE ivmm_switch_diversions gauge\n"
-        "ivmm_switch_diversions{{switch=\"{}\"}} {}\n",
-        name, net.diversions().size());
-    return text;
 }
 
 }  // namespace ivmm

@@ -16,8 +16,6 @@ rpc::Json to_json(const net::Switch::PortInfo& port);
 rpc::Json to_json(const net::Switch::DiversionInfo& diversion);
 rpc::Json to_json(const net::Switch::FlowInfo& flow, uint32_t now_s);
 rpc::Json to_json(const net::Switch::TableInfo& table);
-
-/// The counters in the text format of Prometheus.
-std::string to_prometheus(const net::Switch& net, const std::string& name);
+rpc::Json to_json(const net::Switch::CloneFlows& clone, uint32_t now_s);
 
 }  // namespace ivmm

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/printable.h"
+#include "vmm/control/metrics.h"
 #include "vmm/control/parameters.h"
 #include "vmm/watch/clock.h"
 #include "vmm/watch/eve.h"
@@ -51,6 +52,8 @@ Watcher::Watcher(std::string guest, Rules rules, DecisionLog log, ControlServer&
       log_(std::move(log)) {
     control.add_method("status",
                        [this](ControlConnection&, const Json& params) { return status(params); });
+    control.add_method("metrics",
+                       [this](ControlConnection&, const Json& params) { return metrics(params); });
     control.add_method("alert",
                        [this](ControlConnection&, const Json& params) { return alert(params); });
 }
@@ -144,6 +147,40 @@ Result<Json> Watcher::status(const Json& params) {
                 {"withheld", std::move(withheld)},
                 {"under_way", decider_.under_way()},
                 {"remembered", decider_.remembered()}};
+}
+
+Result<Json> Watcher::metrics(const Json& params) {
+    IVMM_TRY(rpc::check_parameters(params, {}));
+    Metrics metrics = process_metrics();
+    metrics.counter("ivmm_watch_alerts_total", "Alerts that were taken.",
+                    static_cast<double>(counters_.alerts));
+    const auto skipped = [&](const char* why, uint64_t count) {
+        metrics.counter("ivmm_watch_skipped_total", "What came in and was no alert to decide on.",
+                        static_cast<double>(count), {{"why", why}});
+    };
+    skipped("no-alert", counters_.other_events);
+    skipped("malformed", counters_.malformed);
+    skipped("duplicate", counters_.duplicates);
+    metrics.counter("ivmm_watch_unmatched_total", "Alerts that no rule decides.",
+                    static_cast<double>(counters_.unmatched));
+    for (const auto action : {Action::kLog, Action::kDivert, Action::kFork}) {
+        const auto counted = [&](const char* outcome, const std::array<uint64_t, 3>& counts) {
+            metrics.counter("ivmm_watch_actions_total", "Actions, by what has become of them.",
+                            static_cast<double>(counts.at(static_cast<size_t>(action))),
+                            {{"action", to_string(action)}, {"outcome", outcome}});
+        };
+        counted("decided", counters_.decided);
+        counted("done", counters_.done);
+        counted("failed", counters_.failed);
+    }
+    for (size_t i = 1; i < counters_.withheld.size(); ++i) {
+        metrics.counter("ivmm_watch_withheld_total", "Actions that were not begun, by reason.",
+                        static_cast<double>(counters_.withheld.at(i)),
+                        {{"reason", to_string(static_cast<Withheld>(i))}});
+    }
+    metrics.gauge("ivmm_watch_under_way", "Actions that have begun and not ended.",
+                  static_cast<double>(decider_.under_way()));
+    return metrics.to_json();
 }
 
 Result<Json> Watcher::alert(const Json& params) {

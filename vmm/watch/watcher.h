@@ -54,6 +54,7 @@ class Watcher {
     void tell(const Json& line);
 
     Result<Json> status(const Json& params);
+    Result<Json> metrics(const Json& params);
     Result<Json> alert(const Json& params);
 
     const std::string guest_;
