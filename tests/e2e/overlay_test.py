@@ -378,8 +378,9 @@ class LifeTest(OverlayTest):
         self.mount()
         pid = self.pid_of(self.mnt)
         # As a container or a service with mounts of its own has everything that was mounted.
-        look = f"echo ready; read line; cat {self.mnt}/file"
-        with subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", look],
+        around = f"$(stat -c %m {self.mnt.parent})"  # the root directory may be no mount point
+        look = f"mount --make-private {around} && echo ready; read line; cat {self.mnt}/file"
+        with subprocess.Popen(["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", look],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True) as other:
             self.assertEqual(other.stdout.readline(), "ready\n")

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/loop.h>
-#include <sched.h>
 #include <spawn.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -14,6 +13,7 @@
 #include <fstream>
 
 #include "base/unique_fd.h"
+#include "tests/support/own_mounts.h"
 
 namespace ivmm::test {
 namespace {
@@ -59,8 +59,7 @@ Result<Loop> attach_loop(const std::string& file) {
 }  // namespace
 
 void enter_private_mounts() {
-    private_mounts = ::unshare(CLONE_NEWNS) == 0 &&
-                     ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+    private_mounts = enter_own_mounts();
 }
 
 std::string why_no_mounts() {

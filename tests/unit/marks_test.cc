@@ -2,20 +2,23 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sched.h>
+#include <linux/capability.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <thread>
 
 #include "base/unique_fd.h"
+#include "tests/support/own_mounts.h"
 #include "tests/support/temp_dir.h"
 
 namespace ivmm::storage {
@@ -172,11 +175,17 @@ TEST_F(MarksTest, WithoutPrivilegeTheUserStyleIsTaken) {
         GTEST_SKIP() << "the rest needs root";
     }
     EXPECT_EQ(style_, MarkStyle::kTrusted);
-    ASSERT_EQ(::chmod(dir_.path().c_str(), 0777), 0);
     ASSERT_EQ(::fflush(nullptr), 0);
     const pid_t child = ::fork();
     if (child == 0) {
-        if (::setuid(65534) != 0) {
+        // Without this alone: another user might not even reach the folder.
+        __user_cap_header_struct self{_LINUX_CAPABILITY_VERSION_3, 0};
+        std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> sets{};
+        if (::syscall(SYS_capget, &self, sets.data()) != 0) {
+            ::_exit(2);
+        }
+        sets.at(CAP_TO_INDEX(CAP_SYS_ADMIN)).effective &= ~CAP_TO_MASK(CAP_SYS_ADMIN);
+        if (::syscall(SYS_capset, &self, sets.data()) != 0) {
             ::_exit(2);
         }
         const auto style = usable_mark_style(fd_.get());
@@ -191,8 +200,7 @@ TEST_F(MarksTest, WithoutPrivilegeTheUserStyleIsTaken) {
 bool in_own_mounts(const std::function<void()>& body) {
     bool permitted = false;
     std::thread([&] {
-        permitted = ::unshare(CLONE_NEWNS) == 0 &&
-                    ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+        permitted = test::enter_own_mounts();
         if (permitted) {
             body();
         }

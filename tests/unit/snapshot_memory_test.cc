@@ -1,6 +1,8 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <filesystem>
 #include <map>
@@ -213,7 +215,13 @@ TEST_F(SnapshotMemoryTest, AMemoryOfAnImageKnowsItsHoles) {
     ASSERT_TRUE(memory->write(200 * kPageSize, uint32_t{1}));
     ASSERT_TRUE(memory->write(201 * kPageSize, uint32_t{1}));
     ASSERT_TRUE(memory->write((kPages - 1) * kPageSize, uint32_t{1}));
-    EXPECT_THAT(pages_with_data(), testing::ElementsAre(5, 200, 201, 300, kPages - 1));
+    auto pages = pages_with_data();
+    struct statfs system {};
+    ASSERT_EQ(::statfs(path("one").c_str(), &system), 0);
+    if (system.f_type == TMPFS_MAGIC) {  // fills a hole of a file that is read through a mapping
+        std::erase(pages, uint64_t{100});
+    }
+    EXPECT_THAT(pages, testing::ElementsAre(5, 200, 201, 300, kPages - 1));
 }
 
 }  // namespace
