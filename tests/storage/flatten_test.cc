@@ -24,6 +24,13 @@
 namespace ivmm::test {
 namespace {
 
+/// Block maps, which a kill would take away, and what is frozen: sealed then, as a flatten needs
+/// it.
+void flush_mount(const std::string& mountpoint) {
+    const UniqueFd root(::open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    ASSERT_EQ(::fsync(root.get()), 0);
+}
+
 class FlattenTest : public ::testing::Test {
  protected:
     struct View {
@@ -106,11 +113,7 @@ class FlattenTest : public ::testing::Test {
                 << "view " << view.name << ", " << when;
         }
     }
-    /// Block maps, which a kill would take away, and what is frozen.
-    void flush() {
-        const UniqueFd root(::open(main().mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-        ASSERT_EQ(::fsync(root.get()), 0);
-    }
+    void flush() { flush_mount(main().mountpoint); }
     size_t layers_on_disk() const {
         size_t layers = 0;
         for (const auto& entry : std::filesystem::directory_iterator(store_ + "/layers")) {
@@ -216,6 +219,7 @@ TEST_F(FlattenTest, AFullDiskChangesNothing) {
         const auto forked = server->fork("main", {{name, ""}});
         ASSERT_TRUE(forked && server->remove_view(name)) << name;
     }
+    ASSERT_NO_FATAL_FAILURE(flush_mount(mountpoint));
     // There is room for one of the files, and not for both. The next fork's layers are being made
     // meanwhile: hidden at first.
     const auto layers = [&](bool hidden) {
@@ -245,6 +249,7 @@ TEST_F(FlattenTest, AFullDiskChangesNothing) {
     std::filesystem::remove(mountpoint + "/a");
     const auto forked = server->fork("main", {{"c", ""}});
     ASSERT_TRUE(forked && server->remove_view("c"));
+    ASSERT_NO_FATAL_FAILURE(flush_mount(mountpoint));
     ASSERT_TRUE(server->flatten("main"));
     const auto merged = server->flattened();
     ASSERT_TRUE(merged) << merged.error().message;
