@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/ascii.h"
 #include "net/wire.h"
 
 namespace ivmm::net {
@@ -28,10 +29,6 @@ struct Question {
     size_t end = 0;  // in the message
 };
 
-char small(uint8_t letter) {
-    return static_cast<char>(letter >= 'A' && letter <= 'Z' ? letter - 'A' + 'a' : letter);
-}
-
 std::optional<Question> read_question(ConstByteSpan message) {
     Question question;
     size_t at = kHeader;
@@ -52,7 +49,7 @@ std::optional<Question> read_question(ConstByteSpan message) {
             question.name += '.';
         }
         for (size_t i = 0; i < length; ++i) {
-            question.name += small(load8(message, at + i));
+            question.name += lower(static_cast<char>(load8(message, at + i)));
         }
         at += length;
     }

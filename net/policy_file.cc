@@ -5,6 +5,7 @@
 #include <charconv>
 #include <initializer_list>
 
+#include "base/ascii.h"
 #include "base/toml.h"
 #include "base/unique_fd.h"
 #include "net/policy.h"
@@ -188,7 +189,7 @@ std::optional<std::string> domain_name(std::string_view text) {
     std::string name;
     size_t label = 0;
     for (const char c : text) {
-        const char small = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+        const char small = lower(c);
         const bool ends = c == '.';
         const bool fits = ends ? label > 0
                                : (small >= 'a' && small <= 'z') || (c >= '0' && c <= '9') ||

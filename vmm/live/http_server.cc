@@ -9,10 +9,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cstdarg>
 #include <cstdio>
 
+#include "base/ascii.h"
 #include "base/log.h"
 #include "base/printable.h"
 #include "net/address.h"
@@ -72,8 +72,7 @@ std::string host_name(std::string_view host) {
     if (name.size() > 2 && name.front() == '[' && name.back() == ']') {
         name = name.substr(1, name.size() - 2);
     }
-    std::ranges::transform(name, name.begin(),
-                           [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    std::ranges::transform(name, name.begin(), lower);
     return name;
 }
 
