@@ -207,6 +207,9 @@ class Switch {
     Flow* track(Twins& twins, const FlowKey& key, Direction direction, Member opener,
                 size_t frame_size, uint8_t tcp_flags);
     Member owner_of(Twins& twins, Flow& flow);
+    /// The same, and remembers nothing.
+    static Member known_owner_of(const Twins& twins, const Flow& flow);
+    FlowInfo info_of(const Twins& twins, const Flow& flow, Member owner) const;
     /// Who owns what came in before.
     Member owner_of_earlier(Twins& twins, const Headers& headers);
     /// Gives a clone what was on its way to the guest.

@@ -18,10 +18,15 @@ std::string Switch::name_of(const Twins& twins, Member member) const {
     return slot(twins.members[member])->name;
 }
 
+Member Switch::known_owner_of(const Twins& twins, const Flow& flow) {
+    return flow.generation == twins.diversions.generation() ? flow.owner
+                                                            : twins.diversions.owner_of(flow);
+}
+
 Member Switch::owner_of(Twins& twins, Flow& flow) {
     if (flow.generation != twins.diversions.generation()) {
-        flow.generation = twins.diversions.generation();
         flow.owner = twins.diversions.owner_of(flow);
+        flow.generation = twins.diversions.generation();
     }
     return flow.owner;
 }
@@ -359,14 +364,17 @@ std::vector<Switch::TableInfo> Switch::tables() const {
     return all;
 }
 
+Switch::FlowInfo Switch::info_of(const Twins& twins, const Flow& flow, Member owner) const {
+    return {flow, name_of(twins, owner), flow.opener == kRemote ? "" : name_of(twins, flow.opener)};
+}
+
 std::vector<Switch::FlowInfo> Switch::flows(PortId guest, size_t most,
                                             const std::function<bool(const Flow&)>& wanted) const {
     const Twins& twins = *slot(guest)->twins;
     std::vector<FlowInfo> all;
     twins.flows.for_each([&](const Flow& flow) {
         if (wanted(flow)) {
-            all.push_back({flow, name_of(twins, twins.diversions.owner_of(flow)),
-                           flow.opener == kRemote ? "" : name_of(twins, flow.opener)});
+            all.push_back(info_of(twins, flow, known_owner_of(twins, flow)));
         }
         return all.size() < most;
     });
@@ -376,39 +384,39 @@ std::vector<Switch::FlowInfo> Switch::flows(PortId guest, size_t most,
 std::vector<Switch::CloneFlows> Switch::clone_flows(size_t most) const {
     std::vector<CloneFlows> all;
     for (const auto& twins : twins_) {
-        std::array<std::vector<const Flow*>, kMaxMembers> owned;
-        const auto is_clone = [&](Member member) {
-            return member != kPrimary && member < twins->members.size() &&
-                   twins->members[member] != kNoPort;
-        };
-        if (twins->members.size() > 1) {
-            twins->flows.for_each([&](const Flow& flow) {
-                const Member owner = flow.generation == twins->diversions.generation()
-                                         ? flow.owner
-                                         : twins->diversions.owner_of(flow);
-                if (is_clone(owner)) {
-                    owned.at(owner).push_back(&flow);
-                }
-                return true;
-            });
+        const size_t members = twins->members.size();
+        if (members <= 1) {
+            continue;
         }
-        for (size_t member = 1; member < twins->members.size(); ++member) {
-            if (!is_clone(static_cast<Member>(member))) {
+        std::vector<size_t> counts(members);
+        std::vector<std::vector<const Flow*>> newest(members);  // first the oldest of them
+        const auto newer = [](const Flow* a, const Flow* b) { return a->serial > b->serial; };
+        twins->flows.for_each([&](const Flow& flow) {
+            const Member owner = known_owner_of(*twins, flow);
+            if (owner == kPrimary || owner >= members) {
+                return true;
+            }
+            ++counts[owner];
+            auto& heap = newest[owner];
+            if (most > 0 && (heap.size() < most || newer(&flow, heap.front()))) {
+                if (heap.size() == most) {
+                    std::pop_heap(heap.begin(), heap.end(), newer);
+                    heap.pop_back();
+                }
+                heap.push_back(&flow);
+                std::push_heap(heap.begin(), heap.end(), newer);
+            }
+            return true;
+        });
+        for (size_t i = 1; i < members; ++i) {
+            const auto member = static_cast<Member>(i);
+            if (twins->members[i] == kNoPort) {
                 continue;
             }
-            auto& flows = owned.at(member);
-            CloneFlows clone{name_of(*twins, static_cast<Member>(member)),
-                             name_of(*twins, kPrimary),
-                             flows.size(),
-                             {}};
-            const size_t told = std::min(most, flows.size());
-            std::partial_sort(flows.begin(), flows.begin() + static_cast<std::ptrdiff_t>(told),
-                              flows.end(),
-                              [](const Flow* a, const Flow* b) { return a->serial > b->serial; });
-            for (size_t i = 0; i < told; ++i) {
-                clone.newest.push_back(
-                    {*flows[i], clone.clone,
-                     flows[i]->opener == kRemote ? "" : name_of(*twins, flows[i]->opener)});
+            CloneFlows clone{name_of(*twins, member), name_of(*twins, kPrimary), counts[i], {}};
+            std::sort_heap(newest[i].begin(), newest[i].end(), newer);
+            for (const Flow* const flow : newest[i]) {
+                clone.newest.push_back(info_of(*twins, *flow, member));
             }
             all.push_back(std::move(clone));
         }

@@ -15,16 +15,21 @@ using rpc::Json;
 /// Of a list that a process has sent, at most so many are shown.
 constexpr size_t kMost = 1000;
 
-std::string text(const Json& from, const char* key) {
+/// A member, of whatever type; null: it is not there, or `from` is no object.
+const Json& member(const Json& from, const char* key) {
+    static const Json nothing;
     const auto found = from.is_object() ? from.find(key) : from.end();
-    return from.is_object() && found != from.end() && found->is_string()
-               ? printable(found->get<std::string>())
-               : std::string();
+    return found == from.end() ? nothing : *found;
+}
+
+std::string text(const Json& from, const char* key) {
+    const Json& value = member(from, key);
+    return value.is_string() ? printable(value.get<std::string>()) : std::string();
 }
 
 double number(const Json& from, const char* key) {
-    const auto found = from.is_object() ? from.find(key) : from.end();
-    return from.is_object() && found != from.end() && found->is_number() ? found->get<double>() : 0;
+    const Json& value = member(from, key);
+    return value.is_number() ? value.get<double>() : 0;
 }
 
 uint64_t count(const Json& from, const char* key) {
@@ -32,23 +37,20 @@ uint64_t count(const Json& from, const char* key) {
     return static_cast<uint64_t>(std::clamp(number(from, key), 0.0, kMostExact));
 }
 
+bool is_true(const Json& from, const char* key) {
+    return member(from, key) == true;
+}
+
 /// The objects of a list.
 std::vector<Json> list(const Json& from, const char* key) {
     std::vector<Json> objects;
-    const auto found = from.is_object() ? from.find(key) : from.end();
-    if (from.is_object() && found != from.end() && found->is_array()) {
-        for (const auto& item : *found) {
-            if (item.is_object() && objects.size() < kMost) {
-                objects.push_back(item);
-            }
+    const Json& items = member(from, key);
+    for (size_t i = 0; items.is_array() && i < items.size() && objects.size() < kMost; ++i) {
+        if (items[i].is_object()) {
+            objects.push_back(items[i]);
         }
     }
     return objects;
-}
-
-Json object(const Json& from, const char* key) {
-    const auto found = from.is_object() ? from.find(key) : from.end();
-    return from.is_object() && found != from.end() && found->is_object() ? *found : Json::object();
 }
 
 Json result(const ProcessAnswers& process, const char* method) {
@@ -56,11 +58,14 @@ Json result(const ProcessAnswers& process, const char* method) {
     return found == process.results.end() ? Json() : found->second;
 }
 
-/// The same counts, by what they count.
-Json counts(const Json& from) {
+/// The counts in an object of that name, by what they count.
+Json counts(const Json& from, const char* key) {
+    const Json& object = member(from, key);
     Json all = Json::object();
-    for (const auto& [key, value] : from.items()) {
-        all[printable(key)] = count(from, key.c_str());
+    if (object.is_object()) {
+        for (const auto& [what, value] : object.items()) {
+            all[printable(what)] = count(object, what.c_str());
+        }
     }
     return all;
 }
@@ -128,7 +133,7 @@ Json clones_of(const Json& answer) {
                              {"verdict", text(flow, "verdict")},
                              {"bytes_in", count(flow, "bytes_in")},
                              {"bytes_out", count(flow, "bytes_out")},
-                             {"closed", flow.value("closed", Json()) == true}});
+                             {"closed", is_true(flow, "closed")}});
         }
         clones.push_back({{"clone", text(clone, "clone")},
                           {"guest", text(clone, "guest")},
@@ -146,7 +151,7 @@ Json switch_from(const ProcessAnswers& process) {
     for (const auto& port : list(status, "ports")) {
         ++ports;
         forwarded += count(port, "frames_out");
-        const Json of_port = counts(object(port, "drops"));
+        const Json of_port = counts(port, "drops");
         for (const auto& [reason, dropped] : of_port.items()) {
             drops[reason] = drops.value(reason, uint64_t{0}) + dropped.get<uint64_t>();
         }
@@ -199,11 +204,11 @@ Json watch_from(const ProcessAnswers& process) {
     const Json status = result(process, "status");
     return {{"guest", process.name},
             {"up", process.up},
-            {"dry_run", status.is_object() && status.value("dry_run", Json()) == true},
+            {"dry_run", is_true(status, "dry_run")},
             {"alerts", count(status, "alerts")},
-            {"done", counts(object(status, "done"))},
-            {"failed", sum(counts(object(status, "failed")))},
-            {"withheld", sum(counts(object(status, "withheld")))}};
+            {"done", counts(status, "done")},
+            {"failed", sum(counts(status, "failed"))},
+            {"withheld", sum(counts(status, "withheld"))}};
 }
 
 /// Tells each guest what its switch knows of it.

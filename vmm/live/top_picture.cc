@@ -168,16 +168,19 @@ std::string reasons(const Json& drops) {
     return all.empty() ? "-" : all;
 }
 
+void begin_table(std::string title, std::vector<PictureLine>& lines) {
+    lines.push_back({"", Style::kPlain});
+    lines.push_back({std::move(title), Style::kTitle});
+}
+
 void draw_switches(const TopView& view, std::vector<PictureLine>& lines) {
     constexpr const char* kFormat = "{:<20} {:>8} {:>9} {:>10} {:>10}  {}";
     const Json& switches = view.state->at("switches");
     if (switches.empty()) {
         return;
     }
-    lines.push_back({"", Style::kPlain});
-    lines.push_back(
-        {fmt::format(kFormat, "SWITCH", "FLOWS", "DIVERTED", "FORWARDED", "DROPPED", "WHY"),
-         Style::kTitle});
+    begin_table(fmt::format(kFormat, "SWITCH", "FLOWS", "DIVERTED", "FORWARDED", "DROPPED", "WHY"),
+                lines);
     for (const auto& one : switches) {
         const bool up = one.value("up", false);
         lines.push_back({up ? fmt::format(kFormat, text(one, "name"), one.value("flows", 0),
@@ -194,9 +197,7 @@ void draw_overlays(const TopView& view, std::vector<PictureLine>& lines) {
     if (overlays.empty()) {
         return;
     }
-    lines.push_back({"", Style::kPlain});
-    lines.push_back(
-        {fmt::format(kFormat, "VIEW", "LAYERS", "OPEN", "FORKS", "MOUNTED AT"), Style::kTitle});
+    begin_table(fmt::format(kFormat, "VIEW", "LAYERS", "OPEN", "FORKS", "MOUNTED AT"), lines);
     for (const auto& server : overlays) {
         if (!server.value("up", false)) {
             lines.push_back(
@@ -219,10 +220,9 @@ void draw_watches(const TopView& view, std::vector<PictureLine>& lines) {
     if (watches.empty()) {
         return;
     }
-    lines.push_back({"", Style::kPlain});
-    lines.push_back(
-        {fmt::format(kFormat, "WATCH OF", "ALERTS", "FORKS", "DIVERTS", "WITHHELD", "FAILED"),
-         Style::kTitle});
+    begin_table(
+        fmt::format(kFormat, "WATCH OF", "ALERTS", "FORKS", "DIVERTS", "WITHHELD", "FAILED"),
+        lines);
     for (const auto& one : watches) {
         const Json& done = one.at("done");
         const auto failed = one.value("failed", uint64_t{0});
@@ -241,10 +241,9 @@ void draw_flows(const TopView& view, std::vector<PictureLine>& lines) {
         if (clone == nullptr || view.selected.empty()) {
             continue;
         }
-        lines.push_back({"", Style::kPlain});
-        lines.push_back({fmt::format("FLOWS OF {} ({})", plain(view.selected),
-                                     clone->value("flows", uint64_t{0})),
-                         Style::kTitle});
+        begin_table(fmt::format("FLOWS OF {} ({})", plain(view.selected),
+                                clone->value("flows", uint64_t{0})),
+                    lines);
         size_t shown = 0;
         for (const auto& flow : clone->at("newest")) {
             if (++shown > kMostFlows) {
