@@ -1,9 +1,12 @@
 """One of everything that ivmm runs on a host, for tests of what is shown of it: a guest with a
 standby and clones, a switch with an attacker's flows, an overlay, a watch."""
 
+import http.client
+import re
 import socket
 import struct
 import subprocess
+import unittest
 
 import harness
 
@@ -83,3 +86,27 @@ class LiveSite:
         if subprocess.run(["mountpoint", "-q", self.mnt], check=False).returncode == 0:
             self.workspace.ivmm("overlay", "umount", "--force", self.mnt)
         self.workspace.close()
+
+
+def port_of(server):
+    """Where a program that serves pages says that it listens."""
+    return int(re.search(r":(\d+)/", server.console)[1])
+
+
+class LiveTest(unittest.TestCase):
+    """A site with one clone, "trap", for all tests of a class."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.site = LiveSite()
+        cls.addClassCleanup(cls.site.close)
+        cls.site.start()
+        cls.site.fork("trap")
+
+    def get(self, port, path, method="GET", **headers):
+        """Status, headers and text of the answer of a server on this host."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self.addCleanup(connection.close)
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read().decode()

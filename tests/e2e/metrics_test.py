@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """`ivmm metrics`: what every process counts, for Prometheus and Grafana."""
 
-import http.client
 import json
 import os
 import pathlib
@@ -10,10 +9,9 @@ import signal
 import socket
 import subprocess
 import time
-import unittest
 
 import harness
-from live_site import LiveSite
+from live_site import LiveTest, port_of
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 SAMPLE = re.compile(r'(\w+)(?:\{(.*)\})? (\S+)')
@@ -41,14 +39,7 @@ def families(text):
     return set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
 
 
-class MetricsTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.site = LiveSite()
-        cls.addClassCleanup(cls.site.close)
-        cls.site.start()
-        cls.site.fork("trap")
-
+class MetricsTest(LiveTest):
     def text(self):
         return self.site.ivmm("metrics")
 
@@ -61,14 +52,10 @@ class MetricsTest(unittest.TestCase):
     def listen(self, *arguments):
         program = self.site.run("metrics", "--listen", "127.0.0.1:0", *arguments, until="process")
         self.addCleanup(program.close)
-        return program, int(re.search(r":(\d+)/", program.console)[1])
+        return program, port_of(program)
 
     def get(self, port, path="/metrics", method="GET", **headers):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        self.addCleanup(connection.close)
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read().decode()
+        return super().get(port, path, method, **headers)
 
     def test_prometheus_reads_the_text(self):
         text = self.text()

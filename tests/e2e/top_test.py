@@ -7,10 +7,9 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import unittest
 
 import harness
-from live_site import ATTACKER, LiveSite
+from live_site import ATTACKER, LiveTest
 
 
 class Terminal:
@@ -51,14 +50,7 @@ class Terminal:
         self.tmux("kill-server")
 
 
-class TopTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.site = LiveSite()
-        cls.addClassCleanup(cls.site.close)
-        cls.site.start()
-        cls.site.fork("trap")
-
+class TopTest(LiveTest):
     def setUp(self):
         self.terminal = Terminal(self.site.workspace)
         self.addCleanup(self.terminal.close)

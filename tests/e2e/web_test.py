@@ -1,34 +1,22 @@
 #!/usr/bin/env python3
 """`ivmm web`: the page in a browser, and what it is served with."""
 
-import http.client
 import json
 import re
 import shutil
 import subprocess
 import tempfile
-import unittest
 
 import harness
-from live_site import ATTACKER, LiveSite
+from live_site import ATTACKER, LiveTest, port_of
 
 
-class WebTest(unittest.TestCase):
+class WebTest(LiveTest):
     @classmethod
     def setUpClass(cls):
-        cls.site = LiveSite()
-        cls.addClassCleanup(cls.site.close)
-        cls.site.start()
-        cls.site.fork("trap")
+        super().setUpClass()
         cls.server = cls.site.run("web", "--listen", "127.0.0.1:0", until="process")
-        cls.port = int(re.search(r":(\d+)/", cls.server.console)[1])
-
-    def get(self, path, method="GET"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        self.addCleanup(connection.close)
-        connection.request(method, path)
-        answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read().decode()
+        cls.port = port_of(cls.server)
 
     def browse(self, *options):
         """What a browser makes of the page within some seconds."""
@@ -59,7 +47,7 @@ class WebTest(unittest.TestCase):
 
     def test_nothing_comes_from_elsewhere(self):
         for path in ("/", "/page.js", "/style.css", "/icon.svg"):
-            status, headers, text = self.get(path)
+            status, headers, text = self.get(self.port, path)
             self.assertEqual(status, 200, path)
             self.assertIn("default-src 'none'", headers["Content-Security-Policy"])
             self.assertEqual(headers["X-Content-Type-Options"], "nosniff")
@@ -68,19 +56,19 @@ class WebTest(unittest.TestCase):
             self.assertNotIn("innerHTML", text)
 
     def test_state_and_metrics(self):
-        status, headers, text = self.get("/api/state.json")
+        status, headers, text = self.get(self.port, "/api/state.json")
         self.assertEqual((status, headers["Content-Type"]), (200, "application/json"))
         shown = json.loads(text)
         printed = json.loads(self.site.ivmm("top", "--json"))
         self.assertEqual(shown.keys(), printed.keys())
         self.assertEqual([guest["name"] for guest in shown["guests"]],
                          [guest["name"] for guest in printed["guests"]])
-        self.assertIn('ivmm_up{guest="main"} 1', self.get("/metrics")[2])
+        self.assertIn('ivmm_up{guest="main"} 1', self.get(self.port, "/metrics")[2])
 
     def test_it_is_read_only(self):
         for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-            self.assertEqual(self.get("/api/state.json", method)[0], 405, method)
-        self.assertEqual(self.get("/../../etc/passwd")[0], 404)
+            self.assertEqual(self.get(self.port, "/api/state.json", method)[0], 405, method)
+        self.assertEqual(self.get(self.port, "/../../etc/passwd")[0], 404)
 
     def test_it_ends(self):
         with self.site.run("web", "--listen", "127.0.0.1:0", until="process") as other:
