@@ -1,6 +1,6 @@
 #include "net/dns_answer.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "base/ascii.h"
 #include "net/wire.h"

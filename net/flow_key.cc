@@ -1,6 +1,6 @@
 #include "net/flow_key.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace ivmm::net {
 namespace {

@@ -1,7 +1,7 @@
 // What the switch itself costs: one thread, ports in memory. Prints one JSON object; each run is a
 // sample of all of them. usage: switch-bench [SECONDS-OF-EACH]
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <unistd.h>
 

@@ -5,7 +5,7 @@
 //        traffic stream ADDRESS SECONDS        prints bytes a second of one TCP connection
 
 #include <arpa/inet.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <netinet/in.h>

@@ -1,6 +1,6 @@
 #include "vmm/cli/console_client.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <unistd.h>
 

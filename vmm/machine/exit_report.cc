@@ -1,5 +1,6 @@
 #include "vmm/machine/exit_report.h"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <array>
 
