@@ -14,8 +14,6 @@ constexpr uint16_t kTypeVlan = 0x8100;
 constexpr uint16_t kTypeServiceVlan = 0x88a8;
 constexpr uint16_t kTypeOldServiceVlan = 0x9100;
 
-constexpr size_t kIpV4Header = 20;
-constexpr size_t kIpV6Header = 40;
 constexpr int kMaxExtensionHeaders = 8;
 
 bool is_vlan(uint16_t ether_type) {

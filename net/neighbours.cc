@@ -12,12 +12,7 @@ namespace {
 
 constexpr uint8_t kSolicitation = 135;
 constexpr uint8_t kAdvertisement = 136;
-constexpr size_t kIpV6Header = 40;
 constexpr size_t kAdvertisementLength = 24 + 8;  // with the option that tells the link address
-
-void put(ByteSpan bytes, size_t offset, const MacAddress& mac) {
-    std::memcpy(bytes.subspan(offset, mac.size()).data(), mac.data(), mac.size());
-}
 
 /// The option with a link address (1: the source's, 2: the target's).
 std::optional<MacAddress> link_address(ConstByteSpan options, uint8_t type) {
@@ -63,7 +58,7 @@ std::vector<std::byte> make_advertisement(const Headers& headers, ConstByteSpan 
     std::memcpy(icmp.data() + 8, target.bytes.data(), 16);
     store8(icmp, 24, 2);
     store8(icmp, 25, 1);
-    put(icmp, 26, mac);
+    store_mac(icmp, 26, mac);
     Checksum sum;
     sum.add(ip.subspan(8, 32));
     sum.add_be16(kAdvertisementLength);
@@ -135,9 +130,9 @@ std::vector<std::byte> make_arp_reply(const Headers& request, ConstByteSpan head
     store_be32(arp, 0, 0x00010800);
     store_be16(arp, 4, 0x0604);
     store_be16(arp, 6, 2);
-    put(arp, 8, mac);
+    store_mac(arp, 8, mac);
     std::memcpy(arp.data() + 14, request.arp_target_ip.bytes.data() + 12, 4);
-    put(arp, 18, request.arp_sender);
+    store_mac(arp, 18, request.arp_sender);
     std::memcpy(arp.data() + 24, request.arp_sender_ip.bytes.data() + 12, 4);
     return bytes;
 }

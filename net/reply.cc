@@ -5,15 +5,9 @@
 namespace ivmm::net {
 namespace {
 
-constexpr size_t kIpV4Header = 20;
-constexpr size_t kIpV6Header = 40;
 constexpr size_t kUdpHeader = 8;
 constexpr uint16_t kDontFragment = 0x4000;
 constexpr uint8_t kHops = 64;
-
-void put(ByteSpan bytes, size_t offset, const MacAddress& mac) {
-    std::memcpy(bytes.subspan(offset, mac.size()).data(), mac.data(), mac.size());
-}
 
 /// The addresses of an IP header, the far end's first; how long the header is.
 size_t put_ip_header(ByteSpan ip, const Tuple& tuple, size_t payload) {
@@ -45,8 +39,8 @@ std::vector<std::byte> reply_to(const Headers& headers, ConstByteSpan head, cons
                                 size_t length) {
     std::vector<std::byte> bytes(head.begin(), head.begin() + headers.network_offset);
     bytes.resize(headers.network_offset + length);
-    put(bytes, 0, headers.source);
-    put(bytes, 6, mac);
+    store_mac(bytes, 0, headers.source);
+    store_mac(bytes, 6, mac);
     return bytes;
 }
 

@@ -26,7 +26,7 @@ constexpr uint32_t offset_of(uint32_t position) {
 }
 
 /// What lies at a position of the ring, of which the other side may have written every byte.
-struct Place {
+struct RecordPlace {
     RecordHeader header;
     uint32_t length = 0;  // of the frame
     uint32_t room = 0;    // to the next place
@@ -35,11 +35,11 @@ struct Place {
 };
 
 /// `there`: bytes from the position on that were produced. Nullopt: it cannot be true.
-std::optional<Place> place_at(const std::byte* data, uint32_t position, uint32_t there) {
+std::optional<RecordPlace> place_at(const std::byte* data, uint32_t position, uint32_t there) {
     if (there > kSize || there < sizeof(RecordHeader)) {
         return std::nullopt;
     }
-    Place place;
+    RecordPlace place;
     std::memcpy(&place.header, data + offset_of(position), sizeof(place.header));
     // The copy is what counts from here on, whatever the peer writes now.
     const uint32_t to_end = kSize - offset_of(position);

@@ -253,7 +253,7 @@ void Switch::carry_out(Slot& from, Flow& flow, Frame& frame, const Headers& head
                 drop(from, Drop::kNoPort, frame);
                 return;
             }
-            std::memcpy(frame.head.data(), sink->mac.data(), sink->mac.size());
+            store_mac(frame.head, 0, sink->mac);
             deliver(*sink, frame, headers);
             break;
         }

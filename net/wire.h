@@ -30,6 +30,14 @@ inline void store_be32(ByteSpan bytes, size_t offset, uint32_t value) {
     value = __builtin_bswap32(value);
     std::memcpy(bytes.subspan(offset, sizeof(value)).data(), &value, sizeof(value));
 }
+/// A link address.
+inline void store_mac(ByteSpan bytes, size_t offset, const std::array<uint8_t, 6>& mac) {
+    std::memcpy(bytes.subspan(offset, mac.size()).data(), mac.data(), mac.size());
+}
+
+/// Of headers without options or extensions.
+inline constexpr size_t kIpV4Header = 20;
+inline constexpr size_t kIpV6Header = 40;
 
 /// The Internet checksum (RFC 1071) of bytes that come in pieces; all but the last piece must have
 /// an even length.

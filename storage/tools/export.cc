@@ -19,7 +19,7 @@
 namespace ivmm::storage {
 namespace {
 
-constexpr uint64_t kBufferSize = uint64_t{1} << 20;
+constexpr uint64_t kCopySize = uint64_t{1} << 20;
 
 Unexpected about(const std::string& path, Errno error) {
     return {{ErrorKind::kFailed, error.code, path + ": " + error_text(error.code)}};
@@ -121,7 +121,7 @@ Result<void> copy(const BlockFile& from, const NewFile& to,
     if (::ftruncate(to.fd(), static_cast<off_t>(size)) != 0) {
         return fail_errno("cannot make {} {} bytes long", to.path(), size);
     }
-    std::vector<std::byte> buffer(kBufferSize);
+    std::vector<std::byte> buffer(kCopySize);
     for (uint64_t offset = 0; offset < size;) {
         const auto data = from.seek_data(offset);
         if (!data && data.error().code == ENXIO) {
@@ -135,7 +135,7 @@ Result<void> copy(const BlockFile& from, const NewFile& to,
             if (!progress(static_cast<double>(offset) / static_cast<double>(size))) {
                 return fail("interrupted");
             }
-            const ByteSpan part = ByteSpan(buffer).first(std::min(kBufferSize, *end - offset));
+            const ByteSpan part = ByteSpan(buffer).first(std::min(kCopySize, *end - offset));
             const auto n = from.read(offset, part);
             if (!n || *n == 0) {
                 return about(fmt::format("cannot read at byte {}", offset),

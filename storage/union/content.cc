@@ -6,6 +6,8 @@
 
 #include <cerrno>
 
+#include "storage/union/object.h"
+
 namespace ivmm::storage {
 namespace {
 
@@ -17,13 +19,6 @@ auto retry(Call call) {
         result = call();
     }
     return result;
-}
-
-PosixResult<void> outcome(int result) {
-    if (result != 0) {
-        return last_posix_error();
-    }
-    return {};
 }
 
 }  // namespace

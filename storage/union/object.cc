@@ -13,14 +13,14 @@ int object_flags(At at) {
     return AT_SYMLINK_NOFOLLOW | (at.path[0] == '\0' ? AT_EMPTY_PATH : 0);
 }
 
+}  // namespace
+
 PosixResult<void> outcome(int result) {
     if (result != 0) {
         return last_posix_error();
     }
     return {};
 }
-
-}  // namespace
 
 PosixResult<struct stat> stat_object(At at) {
     struct stat attributes {};

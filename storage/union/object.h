@@ -11,6 +11,9 @@
 /// an empty path stands for what the descriptor refers to.
 namespace ivmm::storage {
 
+/// What a system call that returns 0 or -1 has come to.
+PosixResult<void> outcome(int result);
+
 PosixResult<struct stat> stat_object(At at);
 /// Not of symbolic links, which have no mode.
 PosixResult<void> change_mode(At at, mode_t mode);

@@ -12,7 +12,7 @@ namespace {
 
 using rpc::Json;
 
-struct Options {
+struct DivertOptions {
     std::string port;
     SelectorOptions flows;
     uint32_t ttl_s = 0;
@@ -20,7 +20,7 @@ struct Options {
     bool as_json = false;
 };
 
-Result<Json> ask(const char* method, const char* port_name, const Options& options) {
+Result<Json> ask(const char* method, const char* port_name, const DivertOptions& options) {
     Json params = Json::object();
     if (options.flows.given() || std::string_view(method) != "flows") {
         IVMM_ASSIGN(params, selector_parameters(options.flows));
@@ -36,7 +36,7 @@ Result<Json> ask(const char* method, const char* port_name, const Options& optio
     return found.owner.client.call(method, params);
 }
 
-int divert(const Options& options) {
+int divert(const DivertOptions& options) {
     const auto answer = ask("divert", "clone", options);
     if (!answer) {
         return report(answer.error());
@@ -53,7 +53,7 @@ int divert(const Options& options) {
     return 0;
 }
 
-int undivert(const Options& options) {
+int undivert(const DivertOptions& options) {
     const auto answer = ask("undivert", "guest", options);
     if (!answer) {
         return report(answer.error());
@@ -63,7 +63,7 @@ int undivert(const Options& options) {
     return 0;
 }
 
-int flows(const Options& options) {
+int flows(const DivertOptions& options) {
     const auto answer = ask("flows", "guest", options);
     if (!answer) {
         return report(answer.error());
@@ -87,7 +87,7 @@ int flows(const Options& options) {
 void add_divert(CLI::App& app, Action& action) {
     auto* const command =
         app.add_subcommand("divert", "Hand an attacker's flows from a guest to its clone");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<DivertOptions>();
     command->add_option("CLONE", options->port, "The clone's port of the switch")->required();
     add_selector(*command, options->flows);
     command->add_option("--ttl", options->ttl_s, "Seconds until it ends by itself");
@@ -99,7 +99,7 @@ void add_divert(CLI::App& app, Action& action) {
 
 void add_undivert(CLI::App& app, Action& action) {
     auto* const command = app.add_subcommand("undivert", "Give a peer's flows back to the guest");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<DivertOptions>();
     command->add_option("GUEST", options->port, "The guest's port of the switch")->required();
     add_selector(*command, options->flows);
     command->footer("Example:\n  ivmm undivert web --attacker 198.51.100.7");
@@ -108,7 +108,7 @@ void add_undivert(CLI::App& app, Action& action) {
 
 void add_flows(CLI::App& app, Action& action) {
     auto* const command = app.add_subcommand("flows", "The flows of a guest and its clones");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<DivertOptions>();
     command->add_option("GUEST", options->port, "The guest's port of the switch")->required();
     command->add_option("--peer", options->flows.attacker, "Only those of this address");
     command->add_flag("--json", options->as_json, "For programs");

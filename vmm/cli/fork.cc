@@ -14,9 +14,9 @@ namespace {
 using rpc::Json;
 
 /// Without a standby, the whole memory is copied first.
-constexpr std::chrono::minutes kPatience{5};
+constexpr std::chrono::minutes kForkPatience{5};
 
-struct Options {
+struct ForkOptions {
     std::string guest;
     std::string clone;
     std::vector<std::string> nets;
@@ -27,7 +27,7 @@ struct Options {
     bool as_json = false;
 };
 
-void show(const Json& report) {
+void show_fork(const Json& report) {
     const auto ms = [&](const char* key) { return report.value(key, 0.0) / 1000; };
     const std::string clone = report.value("clone", "");
     const std::string where = report.value("where", "");
@@ -76,7 +76,7 @@ void show(const Json& report) {
 }
 
 /// Checks what can be checked without the guest.
-Result<Json> parameters(const Options& options) {
+Result<Json> parameters(const ForkOptions& options) {
     Json params = Json::object();
     if (!options.clone.empty()) {
         IVMM_TRY(check_guest_name(options.clone));
@@ -104,7 +104,7 @@ Result<Json> parameters(const Options& options) {
     return params;
 }
 
-int fork(const Options& options) {
+int fork(const ForkOptions& options) {
     const auto params = parameters(options);
     if (!params) {
         return report(params.error());
@@ -113,14 +113,14 @@ int fork(const Options& options) {
     if (!client) {
         return report(client.error());
     }
-    const auto answer = client->call("fork", *params, kPatience);
+    const auto answer = client->call("fork", *params, kForkPatience);
     if (!answer) {
         return report(answer.error());
     }
     if (options.as_json) {
         print("{}\n", answer->dump(2));
     } else {
-        show(*answer);
+        show_fork(*answer);
     }
     const Json siblings = answer->value("siblings", Json::array());
     const bool all_run = std::ranges::all_of(
@@ -133,7 +133,7 @@ int fork(const Options& options) {
 void add_fork(CLI::App& app, Action& action) {
     auto* const command = app.add_subcommand(
         "fork", "Start a clone of a running guest, which goes on as if nothing had happened");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<ForkOptions>();
     command->add_option("NAME", options->guest, "Name of the guest, as `ivmm ls` shows it")
         ->required();
     command->add_option("--name", options->clone, "Name of the clone (default: NAME-clone-N)");

@@ -7,12 +7,6 @@
 #include "vmm/control/runtime_dir.h"
 
 namespace ivmm::cli {
-namespace {
-
-/// Disks may have writes in flight; a guest has nothing else to wait for.
-constexpr std::chrono::seconds kStopPatience{60};
-
-}  // namespace
 
 Result<ControlClient> connect_to_guest(const std::string& name) {
     IVMM_TRY(check_guest_name(name));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "base/result.h"
@@ -8,6 +9,10 @@
 
 /// What the commands that act on a running guest have in common.
 namespace ivmm::cli {
+
+/// How long a guest may take to end: its disks may have writes in flight, nothing else is waited
+/// for.
+inline constexpr std::chrono::seconds kStopPatience{60};
 
 /// Checks the name and connects.
 Result<ControlClient> connect_to_guest(const std::string& name);

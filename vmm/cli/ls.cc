@@ -11,13 +11,13 @@ namespace {
 using rpc::Json;
 
 /// One guest that does not answer must not make the others wait for long.
-constexpr std::chrono::seconds kPatience{2};
+constexpr std::chrono::seconds kStatusPatience{2};
 
 Json summary(const std::string& name) {
     Json row = {{"name", name}};
     auto client = connect_to_guest(name);
     const auto status =
-        client ? client->call("status", Json::object(), kPatience) : Result<Json>(Json());
+        client ? client->call("status", Json::object(), kStatusPatience) : Result<Json>(Json());
     if (!status || !status->is_object()) {
         row["state"] = "no answer";
         return row;

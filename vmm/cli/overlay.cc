@@ -5,7 +5,7 @@
 namespace ivmm::cli {
 namespace {
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kOverlayExamples = R"(Examples:
   ivmm overlay mount -o lower=/srv/base,upper=/srv/web /mnt/web
   ivmm overlay fork /mnt/web copy=/mnt/copy    both go on from here, each for itself
   ivmm overlay ls /mnt/web
@@ -21,7 +21,7 @@ void add_overlay(CLI::App& app, Action& action) {
     auto* const overlay = app.add_subcommand(
         "overlay", "Directories and disk images in layers that are forked while they are in use");
     overlay->require_subcommand(1);
-    overlay->footer(kExamples);
+    overlay->footer(kOverlayExamples);
     add_overlay_mount(*overlay, action);
     add_overlay_fork(*overlay, action);
     add_overlay_umount(*overlay, action);

@@ -19,7 +19,7 @@ namespace {
 using rpc::Json;
 using storage::CheckFinding;
 
-struct Options {
+struct OverlayCheckOptions {
     std::string path;
     bool dry_run = false;
     bool as_json = false;
@@ -59,7 +59,7 @@ std::string_view severity_name(CheckFinding::Severity severity) {
                                                            : "damage";
 }
 
-void show(const Leftovers& removed) {
+void show_check(const Leftovers& removed) {
     for (const auto& mount : removed.mounts) {
         print("'{}': its server had died; unmounted\n", mount);
     }
@@ -68,7 +68,7 @@ void show(const Leftovers& removed) {
     }
 }
 
-void show(const std::string& store, const storage::CheckReport& report) {
+void show_check(const std::string& store, const storage::CheckReport& report) {
     for (const auto& finding : report.findings) {
         print("{}: {}: {}{}\n", severity_name(finding.severity), finding.path, finding.what,
               finding.mended ? " (mended)" : "");
@@ -114,11 +114,11 @@ Result<storage::CheckReport> check_store(const std::string& store, bool repair) 
     return storage::check_store(store, how);
 }
 
-Result<int> check(const Options& options) {
+Result<int> check(const OverlayCheckOptions& options) {
     IVMM_ASSIGN(const auto path, overlay::resolve(options.path));
     IVMM_ASSIGN(const auto removed, remove_leftovers(path));
     if (!options.as_json) {
-        show(removed);
+        show_check(removed);
     }
     IVMM_ASSIGN(const auto store, store_of(path, removed));
     Json json = {{"unmounted", removed.mounts}, {"dead_servers", removed.pids}};
@@ -129,7 +129,7 @@ Result<int> check(const Options& options) {
         if (options.as_json) {
             json["check"] = to_json(*store, report);
         } else {
-            show(*store, report);
+            show_check(*store, report);
         }
     } else if (!options.as_json && removed.mounts.empty() && removed.pids.empty()) {
         print("'{}': neither a dead mount nor a store\n", options.path);
@@ -140,7 +140,7 @@ Result<int> check(const Options& options) {
     return good ? 0 : 1;
 }
 
-int run(const Options& options) {
+int run(const OverlayCheckOptions& options) {
     const auto code = check(options);
     return code ? *code : report(code.error());
 }
@@ -150,7 +150,7 @@ int run(const Options& options) {
 void add_overlay_check(CLI::App& overlay, Action& action) {
     auto* const command = overlay.add_subcommand(
         "check", "Clean up behind a server that has died; check a store, and mend what can be");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<OverlayCheckOptions>();
     command
         ->add_option("MNT|STORE", options->path,
                      "Where a view is mounted, or the upper that its server has served")

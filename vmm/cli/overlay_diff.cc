@@ -14,7 +14,7 @@ namespace {
 using rpc::Json;
 using storage::DiffEntry;
 
-struct Options {
+struct OverlayDiffOptions {
     std::string store;
     std::string from;
     std::string to;
@@ -64,7 +64,7 @@ Json to_json(const DiffEntry& entry) {
     return json;
 }
 
-void show(const DiffEntry& entry) {
+void show_difference(const DiffEntry& entry) {
     std::string_view detail;
     if (entry.kind == DiffEntry::Kind::kChanged) {
         detail = !entry.error.empty() ? " (cannot be compared)"
@@ -79,7 +79,7 @@ void show(const DiffEntry& entry) {
     }
 }
 
-Result<void> diff(const Options& options) {
+Result<void> diff(const OverlayDiffOptions& options) {
     IVMM_ASSIGN(const auto found, overlay::find_store(options.store));
     IVMM_ASSIGN(const auto store, storage::Store::open(found.directory));
     IVMM_ASSIGN(const auto from, storage::open_tree(*store, options.from));
@@ -95,7 +95,7 @@ Result<void> diff(const Options& options) {
         if (options.as_json) {
             entries.push_back(to_json(entry));
         } else {
-            show(entry);
+            show_difference(entry);
         }
         if (!entry.error.empty()) {
             error = fmt::format("{}: {}", entry.path, entry.error);
@@ -114,7 +114,7 @@ Result<void> diff(const Options& options) {
 void add_overlay_diff(CLI::App& overlay, Action& action) {
     auto* const command = overlay.add_subcommand(
         "diff", "List what differs between two views, or between a view and a fork point");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<OverlayDiffOptions>();
     command->add_option("STORE|MNT", options->store, "The upper, or where a view of it is mounted")
         ->required();
     command

@@ -10,7 +10,7 @@
 namespace ivmm::cli {
 namespace {
 
-struct Options {
+struct OverlayExportOptions {
     std::string store;
     std::string view;
     std::string path;
@@ -19,7 +19,7 @@ struct Options {
     std::string base;
 };
 
-Result<void> export_to(const Options& options) {
+Result<void> export_to(const OverlayExportOptions& options) {
     const EndSignals signals;
     IVMM_ASSIGN(const UniqueFd end, EndSignals::open());
     IVMM_ASSIGN(const auto found, overlay::find_store(options.store));
@@ -48,7 +48,7 @@ Result<void> export_to(const Options& options) {
 void add_overlay_export(CLI::App& overlay, Action& action) {
     auto* const command =
         overlay.add_subcommand("export", "Write a file of a view as a disk image of its own");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<OverlayExportOptions>();
     command->add_option("STORE|MNT", options->store, "The upper, or where a view of it is mounted")
         ->required();
     command

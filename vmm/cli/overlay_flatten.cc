@@ -17,10 +17,10 @@ namespace {
 using rpc::Json;
 
 /// Copying large images takes its time.
-constexpr std::chrono::hours kPatience{24};
+constexpr std::chrono::hours kFlattenPatience{24};
 constexpr std::chrono::milliseconds kLookAgain{500};
 
-struct Options {
+struct OverlayFlattenOptions {
     std::string store;
     std::string view;
     bool as_json = false;
@@ -29,7 +29,7 @@ struct Options {
 /// Asks a server to do it, and looks how far it is.
 Result<Json> flatten_served(overlay::RunningServer& server, const std::string& view) {
     auto answer = std::async(std::launch::async, [&] {
-        return server.client.call("flatten", {{"view", view}}, kPatience);
+        return server.client.call("flatten", {{"view", view}}, kFlattenPatience);
     });
     Progress progress("flatten");
     while (answer.wait_for(kLookAgain) != std::future_status::ready) {
@@ -85,7 +85,7 @@ Result<std::string> view_of(const std::string& path, const overlay::NamedStore& 
     return std::string("main");
 }
 
-void show(const Json& report) {
+void show_flattened(const Json& report) {
     const auto merged = report.value("merged", Json::array());
     const std::string view = report.value("view", "");
     for (const auto& run : merged) {
@@ -106,7 +106,7 @@ void show(const Json& report) {
     }
 }
 
-Result<void> flatten(const Options& options) {
+Result<void> flatten(const OverlayFlattenOptions& options) {
     IVMM_ASSIGN(auto found, overlay::find_store(options.store));
     std::string view = options.view;
     if (view.empty()) {
@@ -118,7 +118,7 @@ Result<void> flatten(const Options& options) {
     if (options.as_json) {
         print("{}\n", report.dump(2));
     } else {
-        show(report);
+        show_flattened(report);
     }
     return {};
 }
@@ -128,7 +128,7 @@ Result<void> flatten(const Options& options) {
 void add_overlay_flatten(CLI::App& overlay, Action& action) {
     auto* const command = overlay.add_subcommand(
         "flatten", "Merge frozen layers of a view, while it is in use, so that there are fewer");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<OverlayFlattenOptions>();
     command->add_option("STORE|MNT", options->store, "The upper, or where a view of it is mounted")
         ->required();
     command->add_option(

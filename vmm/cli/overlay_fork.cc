@@ -15,9 +15,9 @@ namespace {
 using rpc::Json;
 
 /// Preparing the layers waits for the disk.
-constexpr std::chrono::minutes kPatience{5};
+constexpr std::chrono::minutes kViewForkPatience{5};
 
-struct Options {
+struct OverlayForkOptions {
     std::string mountpoint;
     std::vector<std::string> targets;
     bool as_json = false;
@@ -47,7 +47,7 @@ Result<void> write_back(const std::string& mountpoint) {
     return {};
 }
 
-void show(const Json& report) {
+void show_views(const Json& report) {
     const std::string view = report.value("view", "");
     print("view {}: layer {} is frozen, {} goes on in layer {}\n", view,
           report.value("frozen_layer", 0), view, report.value("layer", 0));
@@ -60,7 +60,7 @@ void show(const Json& report) {
           report.value("pause_us", 0.0), report.value("drain_us", 0.0));
 }
 
-Result<void> fork(const Options& options) {
+Result<void> fork(const OverlayForkOptions& options) {
     Json targets = Json::array();
     for (const auto& text : options.targets) {
         IVMM_ASSIGN(auto target, parse_target(text));
@@ -70,11 +70,11 @@ Result<void> fork(const Options& options) {
     IVMM_TRY(write_back(served.mountpoint));
     IVMM_ASSIGN(const auto report,
                 served.server.client.call("fork", {{"view", served.view}, {"targets", targets}},
-                                          kPatience));
+                                          kViewForkPatience));
     if (options.as_json) {
         print("{}\n", report.dump(2));
     } else {
-        show(report);
+        show_views(report);
     }
     return {};
 }
@@ -84,7 +84,7 @@ Result<void> fork(const Options& options) {
 void add_overlay_fork(CLI::App& overlay, Action& action) {
     auto* const command = overlay.add_subcommand(
         "fork", "Make new views that begin as this mount is now, while it is in use");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<OverlayForkOptions>();
     command->add_option("MNT", options->mountpoint, "Where the view to be forked is mounted")
         ->required();
     command

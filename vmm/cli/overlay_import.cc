@@ -10,12 +10,12 @@ namespace {
 
 using rpc::Json;
 
-struct Options {
+struct OverlayImportOptions {
     std::string directory;
     bool as_json = false;
 };
 
-void show(const storage::AufsImportReport& report) {
+void show_import(const storage::AufsImportReport& report) {
     print("{} directories: {} whiteouts, {} opaque; {} of aufs's own files deleted\n",
           report.directories, report.whiteouts, report.opaque, report.bookkeeping);
     if (report.pseudo_links != 0) {
@@ -30,7 +30,7 @@ void show(const storage::AufsImportReport& report) {
     }
 }
 
-Result<void> import(const Options& options) {
+Result<void> import(const OverlayImportOptions& options) {
     IVMM_ASSIGN(const auto report, storage::import_aufs(options.directory));
     if (options.as_json) {
         print("{}\n", Json{{"directories", report.directories},
@@ -42,7 +42,7 @@ Result<void> import(const Options& options) {
                            {"refused_paths", report.refused_paths}}
                           .dump(2, ' ', false, Json::error_handler_t::replace));
     } else {
-        show(report);
+        show_import(report);
     }
     return {};
 }
@@ -52,7 +52,7 @@ Result<void> import(const Options& options) {
 void add_overlay_import(CLI::App& overlay, Action& action) {
     auto* const command = overlay.add_subcommand(
         "import-aufs", "Turn a branch that aufs has written into one for this overlay, in place");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<OverlayImportOptions>();
     command
         ->add_option("DIR", options->directory,
                      "The branch; nothing else may use it meanwhile. May be stopped and repeated")

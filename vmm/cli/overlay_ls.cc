@@ -21,7 +21,7 @@ namespace {
 
 using rpc::Json;
 
-struct Options {
+struct OverlayLsOptions {
     std::string store;
     bool as_json = false;
 };
@@ -80,7 +80,7 @@ void print_row(std::string_view layer, std::string_view state, std::string_view 
     print("{:<16} {:<7} {:>8} {:>10}  {}\n", layer, state, size, age, views);
 }
 
-void show(const Json& listing) {
+void show_layers(const Json& listing) {
     print_row("LAYER", "STATE", "SIZE", "AGE", "VIEWS");
     const Json& branches = listing["branches"];
     for (auto branch = branches.rbegin(); branch != branches.rend(); ++branch) {
@@ -105,12 +105,12 @@ void show(const Json& listing) {
     }
 }
 
-Result<void> ls(const Options& options) {
+Result<void> ls(const OverlayLsOptions& options) {
     IVMM_ASSIGN(const auto listing, list(options.store));
     if (options.as_json) {
         print("{}\n", listing.dump(2));
     } else {
-        show(listing);
+        show_layers(listing);
     }
     return {};
 }
@@ -119,7 +119,7 @@ Result<void> ls(const Options& options) {
 
 void add_overlay_ls(CLI::App& overlay, Action& action) {
     auto* const command = overlay.add_subcommand("ls", "List the layers of a store and its views");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<OverlayLsOptions>();
     command->add_option("STORE|MNT", options->store, "The upper, or where a view of it is mounted")
         ->required();
     command->add_flag("--json", options->as_json, "For programs");

@@ -13,7 +13,7 @@ namespace {
 
 using storage::OverlayServer;
 
-struct Options {
+struct OverlayMountOptions {
     std::vector<std::string> specs;
     std::string mountpoint;
     bool foreground = false;
@@ -55,7 +55,7 @@ Result<void> check_free(const std::string& mountpoint) {
     return {};
 }
 
-Result<OverlayServer::Options> server_options(const Options& given) {
+Result<OverlayServer::Options> server_options(const OverlayMountOptions& given) {
     std::string text;
     for (const auto& part : given.specs) {
         text += (text.empty() ? "" : ",") + part;
@@ -81,7 +81,7 @@ Result<OverlayServer::Options> server_options(const Options& given) {
     return options;
 }
 
-int mount(const Options& given) {
+int mount(const OverlayMountOptions& given) {
     const auto options = server_options(given);
     if (!options) {
         return report(options.error());
@@ -94,7 +94,7 @@ int mount(const Options& given) {
 
 void add_overlay_mount(CLI::App& overlay, Action& action) {
     auto* const command = overlay.add_subcommand("mount", "Mount a view of some layers");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<OverlayMountOptions>();
     command
         ->add_option(
             "-o,--options", options->specs,

@@ -9,7 +9,7 @@ namespace {
 
 using rpc::Json;
 
-struct Options {
+struct OverlayStatusOptions {
     std::string mountpoint;
     bool as_json = false;
 };
@@ -44,7 +44,7 @@ void print_row(std::string_view view, std::string_view layer, std::string_view d
           mountpoint);
 }
 
-void show(const Json& rows) {
+void show_mounts(const Json& rows) {
     const auto number = [](const Json& row, const char* key) {
         return fmt::format("{}", row.value(key, uint64_t{0}));
     };
@@ -59,15 +59,15 @@ void show(const Json& rows) {
     }
 }
 
-Result<void> status(const Options& options) {
+Result<void> status(const OverlayStatusOptions& options) {
     if (options.mountpoint.empty()) {
         IVMM_ASSIGN(const auto rows, all_mounts());
-        options.as_json ? print("{}\n", rows.dump(2)) : show(rows);
+        options.as_json ? print("{}\n", rows.dump(2)) : show_mounts(rows);
         return {};
     }
     IVMM_ASSIGN(const auto served, overlay::find_mount(options.mountpoint));
     const Json row = with_server(served.server, served.mount);
-    options.as_json ? print("{}\n", row.dump(2)) : show(Json::array({row}));
+    options.as_json ? print("{}\n", row.dump(2)) : show_mounts(Json::array({row}));
     return {};
 }
 
@@ -75,7 +75,7 @@ Result<void> status(const Options& options) {
 
 void add_overlay_status(CLI::App& overlay, Action& action) {
     auto* const command = overlay.add_subcommand("status", "Show what is mounted");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<OverlayStatusOptions>();
     command->add_option("MNT", options->mountpoint, "This mount alone");
     command->add_flag("--json", options->as_json, "For programs");
     command->footer("Example:\n  ivmm overlay status --json");

@@ -14,11 +14,11 @@ namespace {
 
 using rpc::Json;
 
-constexpr std::chrono::minutes kPatience{2};
+constexpr std::chrono::minutes kReplicatePatience{2};
 constexpr std::chrono::milliseconds kBetweenLooks{100};
 constexpr double kPage = 4096;
 
-struct Options {
+struct ReplicateOptions {
     std::string guest;
     std::string to;
     std::string keys = peer::kDefaultKeys;
@@ -49,14 +49,14 @@ Result<Json> wait_in_sync(ControlClient& client) {
     }
 }
 
-int replicate(const Options& options) {
+int replicate(const ReplicateOptions& options) {
     auto client = connect_to_guest(options.guest);
     if (!client) {
         return report(client.error());
     }
     const Json params = {{"to", options.to},
                          {"keys", std::filesystem::absolute(options.keys).string()}};
-    if (const auto answer = client->call("replicate", params, kPatience); !answer) {
+    if (const auto answer = client->call("replicate", params, kReplicatePatience); !answer) {
         return report(answer.error());
     }
     const auto status = wait_in_sync(*client);
@@ -73,7 +73,7 @@ int replicate(const Options& options) {
 void add_replicate(CLI::App& app, Action& action) {
     auto* const command =
         app.add_subcommand("replicate", "Keep a paused clone of a guest in sync on another host");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<ReplicateOptions>();
     command->add_option("NAME", options->guest, "Name of the guest, as `ivmm ls` shows it")
         ->required();
     command->add_option("HOST:PORT", options->to, "Where an `ivmm standby --listen` runs")

@@ -13,7 +13,7 @@
 namespace ivmm::cli {
 namespace {
 
-struct Options {
+struct RestoreOptions {
     std::string folder;
     std::optional<std::string> name;
     std::vector<std::string> nets;
@@ -22,7 +22,7 @@ struct Options {
     bool detach = false;
 };
 
-Result<RestoreRequest> request_from(const Options& options) {
+Result<RestoreRequest> request_from(const RestoreOptions& options) {
     RestoreRequest request;
     request.folder = std::filesystem::absolute(options.folder).lexically_normal().string();
     request.name = options.name;
@@ -38,7 +38,7 @@ Result<RestoreRequest> request_from(const Options& options) {
     return request;
 }
 
-int restore(const Options& options) {
+int restore(const RestoreOptions& options) {
     const auto request = request_from(options);
     if (!request) {
         return report(request.error());
@@ -60,7 +60,7 @@ int restore(const Options& options) {
 void add_restore(CLI::App& app, Action& action) {
     auto* const command = app.add_subcommand(
         "restore", "Let a guest go on from a snapshot; its console on this terminal");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<RestoreOptions>();
     command->add_option("DIR", options->folder, "Folder that `ivmm snapshot` has made")->required();
     command->add_option("--name", options->name, "Name of the guest (default: what it was)");
     command

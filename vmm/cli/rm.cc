@@ -10,7 +10,7 @@
 namespace ivmm::cli {
 namespace {
 
-struct Options {
+struct RmOptions {
     std::vector<std::string> clones;
     bool all = false;
     bool force = false;
@@ -54,7 +54,7 @@ Result<std::vector<std::string>> all_clones(bool force) {
     return names;
 }
 
-int remove(const Options& options) {
+int remove(const RmOptions& options) {
     if (options.all != options.clones.empty()) {
         return report({ErrorKind::kUsage, 0,
                        "name the clones to be removed, or give --all; see `ivmm rm --help`"});
@@ -83,7 +83,7 @@ int remove(const Options& options) {
 void add_rm(CLI::App& app, Action& action) {
     auto* const command =
         app.add_subcommand("rm", "Remove clones that have ended, with their disks");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<RmOptions>();
     command->add_option("CLONE", options->clones, "Names of clones");
     command->add_flag("--all", options->all, "All clones that have ended");
     command->add_flag("--force", options->force,

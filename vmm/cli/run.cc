@@ -16,7 +16,7 @@
 namespace ivmm::cli {
 namespace {
 
-struct Options {
+struct RunOptions {
     std::string guest_file;
     std::optional<std::string> name;
     std::optional<std::string> kernel;
@@ -32,7 +32,7 @@ struct Options {
 };
 
 /// The guest file with what the command line says instead.
-Result<GuestConfig> configuration(const Options& options) {
+Result<GuestConfig> configuration(const RunOptions& options) {
     GuestConfig config;
     if (!options.guest_file.empty()) {
         IVMM_ASSIGN(config, load_guest_file(options.guest_file));
@@ -68,7 +68,7 @@ Result<GuestConfig> configuration(const Options& options) {
     return config;
 }
 
-int run(const Options& options) {
+int run(const RunOptions& options) {
     const auto config = configuration(options);
     return config ? run_guest(*config, options.detach, &Machine::create) : report(config.error());
 }
@@ -77,7 +77,7 @@ int run(const Options& options) {
 
 void add_run(CLI::App& app, Action& action) {
     auto* const command = app.add_subcommand("run", "Run a guest; its console on this terminal");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<RunOptions>();
     command->add_option("GUEST.toml", options->guest_file,
                         "Guest file; the options below replace what it says");
     command->add_option("--name", options->name, "Name of the guest");

@@ -18,10 +18,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kLook{200};
 /// Shorter snapshots show no progress.
 constexpr std::chrono::seconds kQuick{1};
-/// A guest that ends with its snapshot has nothing else to wait for.
-constexpr std::chrono::seconds kStopPatience{60};
 
-struct Options {
+struct SnapshotOptions {
     std::string guest;
     std::string folder;
     std::optional<std::string> base;
@@ -38,7 +36,7 @@ std::string absolute(const std::string& path) {
     return whole;
 }
 
-void show(const Json& report) {
+void show_snapshot(const Json& report) {
     const auto ms = [&](const char* key) { return report.value(key, 0.0) / 1000; };
     print("snapshot in {}: {} of memory, {} in the file\n", report.value("folder", ""),
           format_size(report.value("memory_bytes", uint64_t{0})),
@@ -58,7 +56,7 @@ void show(const Json& report) {
 
 /// Waits for the answer of a call that has been asked. Meanwhile shows how far it is; a signal
 /// cancels it. The caller holds an EndSignals.
-Result<Json> wait_for(ControlClient& call, const Options& options) {
+Result<Json> wait_for(ControlClient& call, const SnapshotOptions& options) {
     IVMM_ASSIGN(auto other, connect_to_guest(options.guest));
     IVMM_ASSIGN(const auto signals, EndSignals::open());
     const auto begin = Clock::now();
@@ -81,7 +79,7 @@ Result<Json> wait_for(ControlClient& call, const Options& options) {
     }
 }
 
-Result<Json> make_snapshot(const Options& options) {
+Result<Json> make_snapshot(const SnapshotOptions& options) {
     IVMM_ASSIGN(auto client, connect_to_guest(options.guest));
     // From before the call, so that whoever interrupts it leaves nothing behind.
     const EndSignals blocked;
@@ -97,7 +95,7 @@ Result<Json> make_snapshot(const Options& options) {
     return report;
 }
 
-int snapshot(const Options& options) {
+int snapshot(const SnapshotOptions& options) {
     const auto made = make_snapshot(options);
     if (!made) {
         return report(made.error());
@@ -105,7 +103,7 @@ int snapshot(const Options& options) {
     if (options.as_json) {
         print("{}\n", made->dump(2));
     } else {
-        show(*made);
+        show_snapshot(*made);
     }
     return 0;
 }
@@ -115,7 +113,7 @@ int snapshot(const Options& options) {
 void add_snapshot(CLI::App& app, Action& action) {
     auto* const command =
         app.add_subcommand("snapshot", "Save a running guest in a folder, from which it can go on");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<SnapshotOptions>();
     command->add_option("NAME", options->guest, "Name of the guest, as `ivmm ls` shows it")
         ->required();
     command->add_option("DIR", options->folder, "Folder that is to be made")->required();

@@ -19,11 +19,11 @@ namespace {
 
 using rpc::Json;
 
-constexpr std::chrono::minutes kPatience{5};
+constexpr std::chrono::minutes kStandbyPatience{5};
 /// Where the primary's process has put the standby's end of their connection.
 constexpr int kChannelFd = 3;
 
-struct Options {
+struct StandbyOptions {
     std::string guest;
     bool off = false;
     std::string listen;
@@ -33,7 +33,7 @@ struct Options {
     std::vector<std::string> nets;
 };
 
-Result<peer::HostOptions> host_options(const Options& options) {
+Result<peer::HostOptions> host_options(const StandbyOptions& options) {
     peer::HostOptions host;
     host.keys = std::filesystem::absolute(options.keys).string();
     if (!options.disks.empty()) {
@@ -57,7 +57,7 @@ Result<peer::HostOptions> host_options(const Options& options) {
     return host;
 }
 
-int listen_for_hosts(const Options& options) {
+int listen_for_hosts(const StandbyOptions& options) {
     const auto host = host_options(options);
     return host ? peer::run_listener(options.listen, *host) : report(host.error());
 }
@@ -72,7 +72,7 @@ int standby(const std::string& name, bool off) {
     if (!client) {
         return report(client.error());
     }
-    const auto answer = client->call("standby", {{"keep", !off}}, kPatience);
+    const auto answer = client->call("standby", {{"keep", !off}}, kStandbyPatience);
     if (!answer) {
         return report(answer.error());
     }
@@ -89,7 +89,7 @@ int standby(const std::string& name, bool off) {
 
 void add_standby(CLI::App& app, Action& action) {
     auto* const command = app.add_subcommand("standby", "Keep a paused clone of a guest in sync");
-    const auto options = std::make_shared<Options>();
+    const auto options = std::make_shared<StandbyOptions>();
     auto* const name =
         command->add_option("NAME", options->guest, "Name of the guest, as `ivmm ls` shows it");
     auto* const off = command->add_flag("--off", options->off, "Keep none any more");

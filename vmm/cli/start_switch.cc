@@ -17,7 +17,7 @@ namespace ivmm {
 namespace {
 
 constexpr std::chrono::milliseconds kStep{5};
-constexpr std::chrono::seconds kPatience{10};
+constexpr std::chrono::seconds kSwitchStartPatience{10};
 
 int start_switch(const NetConfig& net) {
     SwitchOptions options;
@@ -37,7 +37,7 @@ int start_switch(const NetConfig& net) {
         redirect("/dev/null", O_RDWR, {STDIN_FILENO, STDOUT_FILENO});
         ::_exit(run_switch(options));
     }
-    const auto end = std::chrono::steady_clock::now() + kPatience;
+    const auto end = std::chrono::steady_clock::now() + kSwitchStartPatience;
     while (!find_switch(options.name)) {
         // Somebody else may have started one of that name meanwhile.
         int status = 0;

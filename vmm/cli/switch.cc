@@ -13,7 +13,7 @@ namespace {
 
 using rpc::Json;
 
-struct RunOptions {
+struct SwitchRunOptions {
     SwitchOptions net;
     std::vector<std::string> uplinks;
     std::vector<std::string> sinks;
@@ -30,7 +30,7 @@ Result<void> read_taps(const std::vector<std::string>& texts,
     return {};
 }
 
-Result<void> read(RunOptions& options) {
+Result<void> read(SwitchRunOptions& options) {
     IVMM_TRY(read_taps(options.uplinks, options.net.uplinks));
     IVMM_TRY(read_taps(options.sinks, options.net.sinks));
     IVMM_TRY(read_taps(options.mirrors, options.net.mirrors));
@@ -44,7 +44,7 @@ Result<void> read(RunOptions& options) {
 void add_switch_run(CLI::App& parent, Action& action) {
     auto* const command =
         parent.add_subcommand("run", "Run a switch in the foreground, until it is told to end");
-    const auto options = std::make_shared<RunOptions>();
+    const auto options = std::make_shared<SwitchRunOptions>();
     command->add_option("NAME", options->net.name, "Name of the switch")->required();
     const auto taps = [&](const char* flag, std::vector<std::string>& into, const char* help) {
         command->add_option(flag, into, help)->allow_extra_args(false);
@@ -77,7 +77,7 @@ struct StatusOptions {
     bool as_json = false;
 };
 
-void show(const Json& status) {
+void show_switch(const Json& status) {
     print("switch {} (process {})\n", status.value("name", ""), status.value("pid", 0));
     for (const auto& port : status["ports"]) {
         uint64_t drops = 0;
@@ -115,7 +115,7 @@ void add_switch_status(CLI::App& parent, Action& action) {
             if (options->as_json) {
                 print("{}\n", found->status.dump(2));
             } else {
-                show(found->status);
+                show_switch(found->status);
             }
             return 0;
         };

@@ -15,7 +15,7 @@ namespace ivmm {
 namespace {
 
 constexpr Channel::Milliseconds kBuildPatience = std::chrono::seconds(30);
-constexpr Channel::Milliseconds kPatience = std::chrono::seconds(10);
+constexpr Channel::Milliseconds kAnswerPatience = std::chrono::seconds(10);
 
 /// The descriptor at which the process finds its end of the channel.
 constexpr int kChannelFd = 3;
@@ -123,7 +123,7 @@ Result<void> Standby::prepare(const std::string& clone, const std::vector<NetCon
     message.clone = clone;
     message.nets = nets;
     IVMM_TRY(channel_.send(message));
-    IVMM_TRY(channel_.receive<PreparedMessage>(kPatience));
+    IVMM_TRY(channel_.receive<PreparedMessage>(kAnswerPatience));
     return {};
 }
 
@@ -132,7 +132,7 @@ Result<RunningMessage> Standby::start(MachineState state, std::vector<std::strin
     message.state = std::move(state);
     message.disks = std::move(disks);
     IVMM_TRY(channel_.send(message));
-    IVMM_ASSIGN(auto running, channel_.receive<RunningMessage>(kPatience));
+    IVMM_ASSIGN(auto running, channel_.receive<RunningMessage>(kAnswerPatience));
     started_ = true;
     return running;
 }

@@ -10,7 +10,7 @@ using rpc::Json;
 /// What waits for the disk.
 constexpr std::chrono::minutes kServerPatience{5};
 /// The guest stands still: better no clone than that for longer.
-constexpr std::chrono::seconds kCommitPatience{5};
+constexpr std::chrono::seconds kViewCommitPatience{5};
 
 }  // namespace
 
@@ -33,7 +33,7 @@ Result<void> ViewFork::prepare() {
 }
 
 Result<void> ViewFork::begin_commit() {
-    deadline_ = std::chrono::steady_clock::now() + kCommitPatience;
+    deadline_ = std::chrono::steady_clock::now() + kViewCommitPatience;
     may_exist_ = true;  // whatever goes wrong from here on
     const Json targets = Json::array({{{"view", view_.view}}});
     if (const auto asked = parent_.server.client.ask(

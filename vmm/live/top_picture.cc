@@ -30,7 +30,7 @@ std::string plain(const std::string& text) {
     return ascii;
 }
 
-std::string text(const Json& from, const char* key) {
+std::string text_of(const Json& from, const char* key) {
     return plain(from.value(key, ""));
 }
 
@@ -90,7 +90,7 @@ std::string diverted(const Json& guest) {
     if (all.empty()) {
         return "-";
     }
-    const std::string first = text(all.front(), "remote");
+    const std::string first = text_of(all.front(), "remote");
     return all.size() == 1 ? first : fmt::format("{} +{}", first, all.size() - 1);
 }
 
@@ -120,11 +120,11 @@ PictureLine draw_row(const Row& row, const std::string& selected) {
         const Json& guest = *row.guest;
         const Json& standby = guest.at("standby");
         const Json& forks = guest.at("forks");
-        const std::string phase = text(standby, "phase");
+        const std::string phase = text_of(standby, "phase");
         const bool has_standby = !phase.empty() && phase != "none";
         const bool up = guest.value("up", false);
         line.text = guest_line(
-            shown, text(guest, "state"),
+            shown, text_of(guest, "state"),
             up ? cli::format_duration(guest.value("uptime_s", 0.0)) : "-",
             size(guest, "memory_private_bytes"), size(guest, "memory_shared_bytes"),
             row.is_clone ? std::to_string(guest.value("flows", uint64_t{0})) : "-", diverted(guest),
@@ -183,10 +183,10 @@ void draw_switches(const TopView& view, std::vector<PictureLine>& lines) {
                 lines);
     for (const auto& one : switches) {
         const bool up = one.value("up", false);
-        lines.push_back({up ? fmt::format(kFormat, text(one, "name"), one.value("flows", 0),
+        lines.push_back({up ? fmt::format(kFormat, text_of(one, "name"), one.value("flows", 0),
                                           one.at("diversions").size(), rate(view, one, "forwarded"),
                                           rate(view, one, "dropped"), reasons(one.at("drops")))
-                            : fmt::format("{:<20} no answer", text(one, "name")),
+                            : fmt::format("{:<20} no answer", text_of(one, "name")),
                          up ? Style::kPlain : Style::kAlarm});
     }
 }
@@ -201,13 +201,13 @@ void draw_overlays(const TopView& view, std::vector<PictureLine>& lines) {
     for (const auto& server : overlays) {
         if (!server.value("up", false)) {
             lines.push_back(
-                {fmt::format("server {}: no answer", text(server, "pid")), Style::kAlarm});
+                {fmt::format("server {}: no answer", text_of(server, "pid")), Style::kAlarm});
         }
         for (const auto& mount : server.at("mounts")) {
-            const std::string error = text(mount, "error");
-            lines.push_back({fmt::format(kFormat, text(mount, "view"), mount.value("depth", 0),
+            const std::string error = text_of(mount, "error");
+            lines.push_back({fmt::format(kFormat, text_of(mount, "view"), mount.value("depth", 0),
                                          mount.value("open_files", 0), mount.value("forks", 0),
-                                         text(mount, "mountpoint") +
+                                         text_of(mount, "mountpoint") +
                                              (error.empty() ? "" : "  not durable: " + error)),
                              error.empty() ? Style::kPlain : Style::kAlarm});
         }
@@ -227,10 +227,10 @@ void draw_watches(const TopView& view, std::vector<PictureLine>& lines) {
         const Json& done = one.at("done");
         const auto failed = one.value("failed", uint64_t{0});
         const bool up = one.value("up", false);
-        lines.push_back({up ? fmt::format(kFormat, text(one, "guest"), one.value("alerts", 0),
+        lines.push_back({up ? fmt::format(kFormat, text_of(one, "guest"), one.value("alerts", 0),
                                           done.value("fork", 0), done.value("divert", 0),
                                           one.value("withheld", 0), failed)
-                            : fmt::format("{:<20} no answer", text(one, "guest")),
+                            : fmt::format("{:<20} no answer", text_of(one, "guest")),
                          up && failed == 0 ? Style::kPlain : Style::kAlarm});
     }
 }
@@ -249,14 +249,14 @@ void draw_flows(const TopView& view, std::vector<PictureLine>& lines) {
             if (++shown > kMostFlows) {
                 break;
             }
-            const bool is_clones = !text(flow, "opened_by").empty();
+            const bool is_clones = !text_of(flow, "opened_by").empty();
             lines.push_back(
-                {fmt::format("{:<5} {}:{} {} :{}  in {} out {}{}{}", text(flow, "protocol"),
-                             text(flow, "remote"), flow.value("remote_port", 0),
+                {fmt::format("{:<5} {}:{} {} :{}  in {} out {}{}{}", text_of(flow, "protocol"),
+                             text_of(flow, "remote"), flow.value("remote_port", 0),
                              is_clones ? "<-" : "->", flow.value("local_port", 0),
                              flow.value("bytes_in", uint64_t{0}),
                              flow.value("bytes_out", uint64_t{0}),
-                             is_clones ? "  " + text(flow, "verdict") : "",
+                             is_clones ? "  " + text_of(flow, "verdict") : "",
                              flow.value("closed", false) ? "  closed" : ""),
                  Style::kPlain});
         }

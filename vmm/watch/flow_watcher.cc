@@ -13,7 +13,7 @@ namespace {
 using rpc::Json;
 
 constexpr std::chrono::milliseconds kPause{500};
-constexpr std::chrono::milliseconds kPatience{5000};
+constexpr std::chrono::milliseconds kSwitchPatience{5000};
 constexpr uint32_t kPage = 1000;
 /// At a time. Who opens more flows than that is found by the first of them.
 constexpr uint32_t kMostPages = 8;
@@ -89,7 +89,7 @@ Result<void> FlowWatcher::look_at_fresh(uint64_t now_ms) {
     for (uint32_t page = 0; page < kMostPages; ++page) {
         IVMM_ASSIGN(const auto answer,
                     client_->call("flows", {{"guest", guest_}, {"after", after_}, {"limit", kPage}},
-                                  kPatience));
+                                  kSwitchPatience));
         report(detectors_.look_at(flows_in(answer), now_ms));
         const auto newest = answer.value("newest", uint32_t{0});
         if (newest <= after_) {
@@ -109,7 +109,7 @@ Result<void> FlowWatcher::look_at_logins(uint64_t now_ms) {
         IVMM_ASSIGN(
             const auto answer,
             client_->call("flows", {{"guest", guest_}, {"local_port", port}, {"limit", kPage}},
-                          kPatience));
+                          kSwitchPatience));
         const auto flows = flows_in(answer);
         all.insert(all.end(), flows.begin(), flows.end());
     }

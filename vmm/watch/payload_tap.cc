@@ -16,7 +16,7 @@ namespace ivmm::watch {
 namespace {
 
 /// So that nobody who sends fast keeps the loop from all else.
-constexpr int kMostAtOnce = 256;
+constexpr int kMostFramesAtOnce = 256;
 constexpr int kBuffer = 4 << 20;
 
 }  // namespace
@@ -73,7 +73,7 @@ Result<std::unique_ptr<PayloadTap>> PayloadTap::open(EventLoop& loop, const std:
 }
 
 void PayloadTap::drain() {
-    for (int i = 0; i < kMostAtOnce; ++i) {
+    for (int i = 0; i < kMostFramesAtOnce; ++i) {
         const ssize_t n = ::recv(socket_.get(), frame_.data(), frame_.size(), 0);
         if (n < 0) {
             return;  // there is nothing more
