@@ -39,6 +39,40 @@ TEST(Size, Format) {
     EXPECT_EQ(format_size(uint64_t{1536} << 20), "1.5G");
 }
 
+TEST(GuestFile, Clones) {
+    const auto config = parse_guest_file(
+        "kernel = \"k\"\n[clones]\nhook = \"hook.sh\"\nhook_timeout_s = 3\nlifetime_s = 3600\n"
+        "memory_limit = \"64M\"\nat_most = 4\nrecycle = true\n",
+        "/etc/web.toml");
+    ASSERT_TRUE(config) << config.error().message;
+    EXPECT_EQ(config->clones,
+              (CloneSettings{{"/etc/hook.sh", 3}, {3600, uint64_t{64} << 20}, 4, true}));
+    EXPECT_EQ(parse_guest_file("", "a.toml")->clones, CloneSettings());
+    EXPECT_THAT(parse_guest_file("clones = 1", "a.toml").error().message, HasSubstr("[clones]"));
+    EXPECT_THAT(parse_guest_file("[clones]\nhooks = 1", "a.toml").error().message,
+                HasSubstr("a.toml:2: in [clones]: unknown key 'hooks'"));
+}
+
+TEST(Validate, ClonesOfAGuest) {
+    EXPECT_TRUE(check_clone_settings({}));
+    EXPECT_TRUE(check_clone_settings({{"/bin/sh", 60}, {1, kMinMemory}, kMostClones, true}));
+    for (const CloneSettings& bad :
+         std::vector<CloneSettings>{{{"bin/sh", 1}, {}, 1, false},
+                                    {{"/nonexistent", 1}, {}, 1, false},
+                                    {{"/etc/passwd", 1}, {}, 1, false},
+                                    {{"/etc", 1}, {}, 1, false},
+                                    {{"/bin/sh", 0}, {}, 1, false},
+                                    {{"/bin/sh", 61}, {}, 1, false},
+                                    {{}, {CloneLimits::kMostSeconds + 1, 0}, 1, false},
+                                    {{}, {0, kMinMemory - 1}, 1, false},
+                                    {{}, {}, 0, false},
+                                    {{}, {}, kMostClones + 1, false}}) {
+        const auto refused = check_clone_settings(bad);
+        ASSERT_FALSE(refused) << bad.hook.program << bad.at_most;
+        EXPECT_EQ(refused.error().kind, ErrorKind::kUsage);
+    }
+}
+
 TEST(DeviceSpec, Disk) {
     EXPECT_EQ(*parse_disk_spec("a.img"), (DiskConfig{"a.img", false, ""}));
     EXPECT_EQ(*parse_disk_spec("/x/a.img,ro,serial=S1"), (DiskConfig{"/x/a.img", true, "S1"}));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "vmm/cli/clone_options.h"
 #include "vmm/cli/guest_command.h"
 #include "vmm/cli/selector.h"
 #include "vmm/cli/switch.h"
@@ -24,6 +25,7 @@ struct ForkOptions {
     SelectorOptions flows;
     uint32_t ttl_s = 0;
     std::string policy;
+    CloneOptions life;
     bool as_json = false;
 };
 
@@ -53,6 +55,9 @@ void show_fork(const Json& report) {
     }
     if (const auto lost = report.value("refused_frames", 0); lost > 0) {
         say(fmt::format("{} frames of the attacker came in the fork and had no room", lost));
+    }
+    if (const double hook_ms = ms("hook_us"); hook_ms > 0) {
+        print("its hook took {:.1f} ms\n", hook_ms);
     }
     for (const auto& disk : report.value("disks", Json::array())) {
         print("disk {} ({})\n", disk.value("path", ""), disk.value("method", ""));
@@ -89,6 +94,7 @@ Result<Json> parameters(const ForkOptions& options) {
     if (options.clones != 1) {
         params["clones"] = options.clones;
     }
+    IVMM_TRY(apply(options.life, params));
     const bool has_details =
         !options.flows.scope.empty() || options.ttl_s > 0 || !options.policy.empty();
     if (options.flows.given() || has_details) {
@@ -153,6 +159,7 @@ void add_fork(CLI::App& app, Action& action) {
                      "cable")
         ->check(CLI::Range(1, 64))
         ->capture_default_str();
+    add_clone_life(*command, options->life);
     command->add_flag("--json", options->as_json, "For programs");
     command->footer(
         "The clone has the guest's memory, devices and disks as they were at one instant.\n"

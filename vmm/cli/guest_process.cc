@@ -15,7 +15,10 @@ Result<int> serve_guest(const GuestConfig& config, UniqueFd owner, const Machine
     IVMM_ASSIGN(auto service, GuestService::create());
     IVMM_ASSIGN(auto lock, RuntimeDir::find().lock(config.name));
     IVMM_ASSIGN(auto machine, factory(config, service->console()));
-    return service->run({std::move(lock), std::move(machine), std::move(owner)});
+    return service->run({.lock = std::move(lock),
+                         .machine = std::move(machine),
+                         .owner = std::move(owner),
+                         .clones = config.clones});
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "vmm/cli/cli.h"
+#include "vmm/cli/clone_options.h"
 #include "vmm/cli/run_guest.h"
 #include "vmm/config/device_spec.h"
 #include "vmm/snapshot/restore.h"
@@ -18,6 +19,7 @@ struct RestoreOptions {
     std::optional<std::string> name;
     std::vector<std::string> nets;
     std::vector<std::string> disks;
+    CloneOptions clones;
     bool check = false;
     bool detach = false;
 };
@@ -43,13 +45,19 @@ int restore(const RestoreOptions& options) {
     if (!request) {
         return report(request.error());
     }
+    CloneSettings clones;
+    if (const auto said = apply(options.clones, clones); !said) {
+        return report(said.error());
+    }
     auto opened = Restoration::open(*request);
     if (!opened) {
         return report(opened.error());
     }
     // Shared only because std::function must be copyable.
     const auto restoration = std::make_shared<Restoration>(*std::move(opened));
-    return run_guest(restoration->config(), options.detach,
+    GuestConfig config = restoration->config();
+    config.clones = clones;
+    return run_guest(config, options.detach,
                      [restoration](const GuestConfig&, ConsoleOutput& output) {
                          return restoration->make(output);
                      });
@@ -72,6 +80,8 @@ void add_restore(CLI::App& app, Action& action) {
         ->add_option("--disk", options->disks,
                      "File to be used as it is in the place of a disk; once for each disk")
         ->allow_extra_args(false);
+    add_clone_life(*command, options->clones);
+    add_clone_number(*command, options->clones);
     command->add_flag("--check", options->check, "Read all of the memory first, and check it");
     command->add_flag("-d,--detach", options->detach, "Return as soon as the guest runs");
     command->footer(

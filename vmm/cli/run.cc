@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vmm/cli/cli.h"
+#include "vmm/cli/clone_options.h"
 #include "vmm/cli/run_guest.h"
 #include "vmm/config/device_spec.h"
 #include "vmm/config/guest_file.h"
@@ -26,6 +27,7 @@ struct RunOptions {
     std::optional<uint32_t> cpus;
     std::vector<std::string> disks;
     std::vector<std::string> nets;
+    CloneOptions clones;
     bool standby = false;
     bool no_acpi = false;
     bool detach = false;
@@ -64,6 +66,7 @@ Result<GuestConfig> configuration(const RunOptions& options) {
         IVMM_ASSIGN(auto net, parse_net_spec(spec));
         config.nets.push_back(std::move(net));
     }
+    IVMM_TRY(apply(options.clones, config.clones));
     IVMM_TRY(validate(config));
     return config;
 }
@@ -94,6 +97,8 @@ void add_run(CLI::App& app, Action& action) {
                      "switch=NAME[,port=P][,mac=M]; once for each (docs/guest-file.md)")
         ->allow_extra_args(false);
     command->add_flag("--standby", options->standby, "Keep a standby in sync: see `ivmm fork`");
+    add_clone_life(*command, options->clones);
+    add_clone_number(*command, options->clones);
     command->add_flag("--no-acpi", options->no_acpi, "No ACPI tables, for kernels without ACPI");
     command->add_flag("-d,--detach", options->detach, "Return as soon as the guest runs");
     command->footer(

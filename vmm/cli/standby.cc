@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "vmm/cli/clone_options.h"
 #include "vmm/cli/guest_command.h"
 #include "vmm/config/device_spec.h"
 #include "vmm/config/size.h"
@@ -31,6 +32,7 @@ struct StandbyOptions {
     std::string disks;
     std::vector<std::string> shared;
     std::vector<std::string> nets;
+    CloneOptions clones;
 };
 
 Result<peer::HostOptions> host_options(const StandbyOptions& options) {
@@ -54,6 +56,10 @@ Result<peer::HostOptions> host_options(const StandbyOptions& options) {
         IVMM_ASSIGN(auto net, parse_net_spec(spec));
         host.nets.push_back(std::move(net));
     }
+    CloneSettings clones;
+    IVMM_TRY(apply(options.clones, clones));
+    host.hook = std::move(clones.hook);
+    host.limits = clones.limits;
     return host;
 }
 
@@ -119,6 +125,10 @@ void add_standby(CLI::App& app, Action& action) {
                      "cable")
         ->needs(listen)
         ->allow_extra_args(false);
+    add_clone_life(*command, options->clones);
+    for (const char* const option : {"--hook", "--hook-timeout", "--lifetime", "--memory-limit"}) {
+        command->get_option(option)->needs(listen);
+    }
     command->footer(
         "Examples:\n"
         "  ivmm standby web\n"

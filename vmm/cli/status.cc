@@ -21,6 +21,15 @@ void print_status(const Json& status) {
     line("memory",
          fmt::format("{} ({} resident)", size("memory_bytes"), size("memory_resident_bytes")));
     line("process", fmt::format("{} resident", size("process_resident_bytes")));
+    if (const auto left = status.find("ends_in_s"); left != status.end()) {
+        line("ends in", format_duration(left->get<double>()));
+    }
+    if (status.contains("memory_limit_bytes")) {
+        line("memory limit",
+             fmt::format(
+                 "{}{}", size("memory_limit_bytes"),
+                 status.value("over_memory", false) ? ": was more, so the clone was paused" : ""));
+    }
     size_t number = 0;
     for (const auto& vcpu : status.value("vcpus", Json::array())) {
         line(fmt::format("vcpu{}", number++),

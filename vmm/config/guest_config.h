@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "vmm/config/clone_settings.h"
+
 namespace ivmm {
 
 using MacAddress = std::array<uint8_t, 6>;
@@ -45,7 +47,7 @@ struct NetConfig {
 };
 
 /// Everything that describes a guest; from a TOML file and the command line. Saved with the guest
-/// (base/state_codec.h).
+/// (base/state_codec.h), but for what is said of its clones.
 struct GuestConfig {
     std::string name;
     std::string kernel;   ///< ELF with a PVH note, or bzImage
@@ -57,6 +59,7 @@ struct GuestConfig {
     bool acpi = true;      ///< false: no ACPI tables; MP table and virtio_mmio.device= instead
     std::vector<DiskConfig> disks;
     std::vector<NetConfig> nets;
+    CloneSettings clones;
 
     static constexpr uint32_t kVersion = 1;
     bool operator==(const GuestConfig&) const = default;

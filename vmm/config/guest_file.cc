@@ -80,6 +80,19 @@ class TableReader {
             out = *parsed;
         });
     }
+    /// Calls `use` with the [key] table, if it is there.
+    template <class Use>
+    void table(std::string_view key, Use&& use) {
+        const toml::node* const node = take(key);
+        if (node == nullptr) {
+            return;
+        }
+        if (!node->is_table()) {
+            refuse(key, fmt::format("must be written as [{}]", key));
+            return;
+        }
+        read_inner(*node->as_table(), fmt::format("in [{}]: ", key), use);
+    }
     /// Calls `each` for every [[key]] table, until one fails.
     template <class Each>
     void tables(std::string_view key, Each&& each) {
@@ -93,11 +106,7 @@ class TableReader {
             return;
         }
         for (const auto& element : *array) {
-            TableReader reader(*element.as_table(), path_, fmt::format("in [[{}]]: ", key));
-            each(reader);
-            if (auto result = reader.finish(); !result && error_.empty()) {
-                error_ = std::move(result).error().message;
-            }
+            read_inner(*element.as_table(), fmt::format("in [[{}]]: ", key), each);
         }
     }
 
@@ -117,6 +126,14 @@ class TableReader {
     }
 
  private:
+    template <class Use>
+    void read_inner(const toml::table& table, std::string context, Use& use) {
+        TableReader reader(table, path_, std::move(context));
+        use(reader);
+        if (auto result = reader.finish(); !result && error_.empty()) {
+            error_ = std::move(result).error().message;
+        }
+    }
     const toml::node* take(std::string_view key) {
         taken_.push_back(key);
         return table_.get(key);
@@ -223,6 +240,18 @@ Result<GuestConfig> parse_guest_file(std::string_view text, const std::string& p
         if (!host.empty()) {
             net.host_address = host;
         }
+    });
+    root.table("clones", [&](TableReader& table) {
+        CloneSettings& clones = config.clones;
+        table.file("hook", clones.hook.program);
+        if (!clones.hook.program.empty()) {
+            clones.hook.program = std::filesystem::absolute(clones.hook.program).string();
+        }
+        table.number("hook_timeout_s", clones.hook.timeout_s);
+        table.number("lifetime_s", clones.limits.lifetime_s);
+        table.size("memory_limit", clones.limits.memory_bytes);
+        table.number("at_most", clones.at_most);
+        table.boolean("recycle", clones.recycle);
     });
     IVMM_TRY(root.finish());
     return config;

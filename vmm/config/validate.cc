@@ -193,6 +193,24 @@ Result<void> check_nets(const std::vector<NetConfig>& nets) {
     return {};
 }
 
+Result<void> check_hook(const CloneHook& hook) {
+    if (hook.timeout_s < 1 || hook.timeout_s > CloneHook::kMostSeconds) {
+        return usage("a clone's hook may take 1 to {} seconds, not {}", CloneHook::kMostSeconds,
+                     hook.timeout_s);
+    }
+    if (hook.program.empty()) {
+        return {};
+    }
+    if (hook.program.front() != '/') {
+        return usage("hook '{}': must be an absolute path", hook.program);
+    }
+    IVMM_ASSIGN(const auto info, check_file("hook", hook.program, X_OK));
+    if (!S_ISREG(info.st_mode)) {
+        return usage("hook '{}': is not a regular file", hook.program);
+    }
+    return {};
+}
+
 /// Everything but its name, its kernel and its network.
 Result<void> check_hardware(const GuestConfig& config) {
     if (config.cmdline.size() > kMaxCmdline) {
@@ -228,6 +246,24 @@ Result<void> check_guest_name(std::string_view name) {
     return {};
 }
 
+Result<void> check_clone_life(const CloneHook& hook, const CloneLimits& limits) {
+    if (limits.lifetime_s > CloneLimits::kMostSeconds) {
+        return usage("a clone may live for at most {} seconds (or 0: without end)",
+                     CloneLimits::kMostSeconds);
+    }
+    if (limits.memory_bytes != 0 && limits.memory_bytes < kMinMemory) {
+        return usage("a clone's memory limit must be at least {}", format_size(kMinMemory));
+    }
+    return check_hook(hook);
+}
+
+Result<void> check_clone_settings(const CloneSettings& settings) {
+    if (settings.at_most < 1 || settings.at_most > kMostClones) {
+        return usage("{} clones at the same time: write 1 to {}", settings.at_most, kMostClones);
+    }
+    return check_clone_life(settings.hook, settings.limits);
+}
+
 Result<void> validate(const GuestConfig& config) {
     IVMM_TRY(check_guest_name(config.name));
     if (config.kernel.empty()) {
@@ -238,6 +274,7 @@ Result<void> validate(const GuestConfig& config) {
         IVMM_TRY(check_boot_file("initrd", config.initrd));
     }
     IVMM_TRY(check_hardware(config));
+    IVMM_TRY(check_clone_settings(config.clones));
     return check_nets(config.nets);
 }
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "base/log.h"
 #include "vmm/control/base64.h"
 #include "vmm/control/metrics.h"
 #include "vmm/control/parameters.h"
@@ -33,7 +34,7 @@ GuestControl::GuestControl(std::string name, Machine& machine, ConsoleHub& conso
     };
     plain("status",
           [](GuestControl& self, ControlConnection&) -> Result<Json> { return self.status(); });
-    plain("pause", [](GuestControl& self, ControlConnection&) { return self.pause(); });
+    plain("pause", [](GuestControl& self, ControlConnection&) { return self.pause_for_client(); });
     plain("resume", [](GuestControl& self, ControlConnection&) { return self.resume(); });
     plain("stop", [](GuestControl& self, ControlConnection&) -> Result<Json> {
         self.machine_.stop();
@@ -80,21 +81,31 @@ Json GuestControl::status() {
         devices.push_back(
             {{"name", device.name}, {"kind", device.kind}, {"detail", device.detail}});
     }
-    return {{"name", name_},
-            {"state", run_state_name(status.state)},
-            {"pid", ::getpid()},
-            {"uptime_s", uptime.count()},
-            {"memory_bytes", status.memory_bytes},
-            {"memory_resident_bytes", status.memory_resident_bytes},
-            {"memory_shared_bytes", status.memory_shared_bytes},
-            {"process_resident_bytes", process_resident_bytes()},
-            {"host", status.host_kind},
-            {"kernel_command_line", status.kernel_command_line},
-            {"vcpus", std::move(vcpus)},
-            {"devices", std::move(devices)}};
+    Json answer{{"name", name_},
+                {"state", run_state_name(status.state)},
+                {"pid", ::getpid()},
+                {"uptime_s", uptime.count()},
+                {"memory_bytes", status.memory_bytes},
+                {"memory_resident_bytes", status.memory_resident_bytes},
+                {"memory_shared_bytes", status.memory_shared_bytes},
+                {"process_resident_bytes", process_resident_bytes()},
+                {"host", status.host_kind},
+                {"kernel_command_line", status.kernel_command_line},
+                {"vcpus", std::move(vcpus)},
+                {"devices", std::move(devices)}};
+    if (describe_) {
+        describe_(answer);
+    }
+    return answer;
 }
 
-Result<Json> GuestControl::pause() {
+void GuestControl::pause() {
+    if (const auto paused = pause_for_client(); !paused) {
+        log::error("the guest cannot be paused: {}", paused.error().message);
+    }
+}
+
+Result<Json> GuestControl::pause_for_client() {
     IVMM_TRY(machine_.pause());
     if (!paused_) {
         paused_ = true;

@@ -24,12 +24,19 @@ class GuestControl {
     Result<void> adopt_owner(UniqueFd socket);
     bool has_owner() const { return owner_ != nullptr; }
 
+    /// Adds to the answers of `status`.
+    void describe_with(std::function<void(rpc::Json&)> describe) {
+        describe_ = std::move(describe);
+    }
+    /// As the method of this name, for nobody.
+    void pause();
+
     /// Hands all clients what is left of the console, and tells the subscribers.
     void announce_end(const Ending& ending);
 
  private:
     rpc::Json status();
-    Result<rpc::Json> pause();
+    Result<rpc::Json> pause_for_client();
     Result<rpc::Json> resume();
     Result<rpc::Json> attach_console(ControlConnection& client);
     Result<rpc::Json> console_input(const rpc::Json& params);
@@ -40,6 +47,7 @@ class GuestControl {
     ConsoleHub& console_;
     ControlServer& server_;
     const std::function<void()> on_detach_;
+    std::function<void(rpc::Json&)> describe_;
     const ControlConnection* owner_ = nullptr;
     const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
     bool paused_ = false;

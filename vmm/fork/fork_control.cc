@@ -1,5 +1,8 @@
 #include "vmm/fork/fork_control.h"
 
+#include <algorithm>
+#include <array>
+
 #include "memory/guest_memory.h"
 #include "vmm/config/device_spec.h"
 #include "vmm/config/validate.h"
@@ -73,6 +76,7 @@ Json to_json(const ForkReport& report) {
                             {"clone_pid", sibling.clone_pid},
                             {"trigger_to_run_us", sibling.trigger_to_run_us},
                             {"clone_private_bytes", sibling.clone_private_bytes},
+                            {"hook_us", sibling.hook_us},
                             {"disks", to_json(sibling.disks)}});
     }
     return {{"clone", report.clone},
@@ -92,6 +96,7 @@ Json to_json(const ForkReport& report) {
             {"resume_us", report.resume_us},
             {"trigger_to_run_us", report.trigger_to_run_us},
             {"clone_private_bytes", report.clone_private_bytes},
+            {"hook_us", report.hook_us},
             {"net_hold_us", report.net.hold_us},
             {"held_frames", report.net.held_frames},
             {"unread_frames", report.net.unread_frames},
@@ -117,9 +122,39 @@ Result<DivertRequest> divert_from(const Json& params) {
     return request;
 }
 
-Result<ForkRequest> request_from(const Json& params) {
-    IVMM_TRY(rpc::check_parameters(params, {"name", "nets", "clones", "divert"}));
+/// `hook` (which may be empty: none), `hook_timeout_s`, `lifetime_s` and `memory_limit`.
+Result<void> read_life(const Json& params, const CloneSettings& settings, ForkRequest& request) {
+    request.hook = settings.hook;
+    request.limits = settings.limits;
+    if (const auto hook = params.find("hook"); hook != params.end()) {
+        if (!hook->is_string()) {
+            return fail_as(ErrorKind::kUsage, "hook must be a path, or \"\" for none");
+        }
+        request.hook.program = hook->get<std::string>();
+    }
+    IVMM_ASSIGN(request.hook.timeout_s,
+                rpc::number_parameter(params, "hook_timeout_s", 1, CloneHook::kMostSeconds,
+                                      request.hook.timeout_s));
+    IVMM_ASSIGN(request.limits.lifetime_s,
+                rpc::number_parameter(params, "lifetime_s", 0, CloneLimits::kMostSeconds,
+                                      request.limits.lifetime_s));
+    if (const auto bytes = params.find("memory_limit"); bytes != params.end()) {
+        if (!bytes->is_number_unsigned()) {
+            return fail_as(ErrorKind::kUsage, "memory_limit must be a number of bytes");
+        }
+        request.limits.memory_bytes = bytes->get<uint64_t>();
+    }
+    constexpr std::array kNames = {"hook", "hook_timeout_s", "lifetime_s", "memory_limit"};
+    request.life_is_asked_for =
+        std::ranges::any_of(kNames, [&](const char* name) { return params.contains(name); });
+    return check_clone_life(request.hook, request.limits);
+}
+
+Result<ForkRequest> request_from(const Json& params, const CloneSettings& settings) {
+    IVMM_TRY(rpc::check_parameters(params, {"name", "nets", "clones", "divert", "hook",
+                                            "hook_timeout_s", "lifetime_s", "memory_limit"}));
     ForkRequest request;
+    IVMM_TRY(read_life(params, settings, request));
     if (params.contains("divert")) {
         if (params.contains("nets")) {
             return fail_as(ErrorKind::kUsage,
@@ -152,24 +187,26 @@ Result<ForkRequest> request_from(const Json& params) {
 
 }  // namespace
 
-ForkControl::ForkControl(StandbyKeeper& keeper, ControlServer& server, EventLoop& control) {
-    server.add_deferred_method("fork", [&](const Json& params, ControlServer::Answer answer) {
-        auto request = request_from(params);
-        if (!request) {
-            answer(Unexpected{std::move(request).error()});
-            return;
-        }
-        keeper.fork(*std::move(request),
-                    [&, answer = std::move(answer)](Result<ForkReport> report) {
-                        if (!report) {
-                            answer(Unexpected{std::move(report).error()});
-                            return;
-                        }
-                        const Json json = to_json(*report);
-                        answer(json);
-                        control.post([&server, json] { server.broadcast("fork.done", json); });
-                    });
-    });
+ForkControl::ForkControl(StandbyKeeper& keeper, const CloneSettings& settings,
+                         ControlServer& server, EventLoop& control) {
+    server.add_deferred_method(
+        "fork", [&, settings](const Json& params, ControlServer::Answer answer) {
+            auto request = request_from(params, settings);
+            if (!request) {
+                answer(Unexpected{std::move(request).error()});
+                return;
+            }
+            keeper.fork(*std::move(request),
+                        [&, answer = std::move(answer)](Result<ForkReport> report) {
+                            if (!report) {
+                                answer(Unexpected{std::move(report).error()});
+                                return;
+                            }
+                            const Json json = to_json(*report);
+                            answer(json);
+                            control.post([&server, json] { server.broadcast("fork.done", json); });
+                        });
+        });
     server.add_deferred_method("standby", [&](const Json& params, ControlServer::Answer answer) {
         if (auto checked = rpc::check_parameters(params, {"keep"}); !checked) {
             answer(Unexpected{std::move(checked).error()});

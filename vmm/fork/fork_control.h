@@ -10,7 +10,9 @@ namespace ivmm {
 /// (docs/control-socket.md). On the control thread; what it is given must outlive it.
 class ForkControl {
  public:
-    ForkControl(StandbyKeeper& keeper, ControlServer& server, EventLoop& control);
+    /// `settings`: what holds of clones of which nobody says otherwise.
+    ForkControl(StandbyKeeper& keeper, const CloneSettings& settings, ControlServer& server,
+                EventLoop& control);
 };
 
 }  // namespace ivmm

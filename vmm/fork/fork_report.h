@@ -36,6 +36,9 @@ struct ForkRequest {
     std::vector<NetConfig> nets;          ///< cables of the clone's first network devices
     std::optional<DivertRequest> divert;  ///< then the cables are the switch's, and `nets` is empty
     uint32_t clones = 1;  ///< of this instant; the others are CLONE-2, …, without cables
+    CloneHook hook;
+    CloneLimits limits;
+    bool life_is_asked_for = false;  ///< these two were asked for, and are not the guest's own
 };
 
 /// What came of it. Times in microseconds.
@@ -62,6 +65,7 @@ struct ForkReport {
     uint64_t residual_pages = 0;  ///< copied in the pause
     double trigger_to_run_us = 0;
     uint64_t clone_private_bytes = 0;  ///< of its process, at its start
+    uint64_t hook_us = 0;              ///< of trigger_to_run_us
     std::vector<Disk> disks;
     NetForkReport net;
 
@@ -72,6 +76,7 @@ struct ForkReport {
         int clone_pid = 0;
         double trigger_to_run_us = 0;
         uint64_t clone_private_bytes = 0;
+        uint64_t hook_us = 0;
         std::vector<Disk> disks;
     };
     std::vector<Sibling> siblings;

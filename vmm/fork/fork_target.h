@@ -36,6 +36,7 @@ class ForkTarget {
         int pid = 0;
         uint64_t first_run_ns = 0;  ///< CLOCK_MONOTONIC of this host
         uint64_t private_bytes = 0;
+        uint64_t hook_us = 0;
         std::vector<ForkReport::Disk> disks;
     };
     /// The clone's process, where this process is its parent.
@@ -89,6 +90,8 @@ class ForkTarget {
     virtual Synchroniser* lend_synchroniser() = 0;
 };
 
+/// What a process on this host is told, to become that clone of the guest `primary`.
+PrepareMessage order_for(const ForkRequest& request, const std::string& primary);
 /// Lets the clone of a process on this host run.
 Result<ForkTarget::Started> start_on(Standby& standby, const MachineState& state,
                                      const std::vector<ForkedDisk>& disks);

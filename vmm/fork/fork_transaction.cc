@@ -37,7 +37,7 @@ Result<ForkReport> ForkTransaction::run(const ForkRequest& request, Stopwatch tr
     if (!done) {
         return Unexpected{std::move(done).error()};
     }
-    if (done = begin_clone(trigger); !done) {
+    if (done = begin_clone(request, trigger); !done) {
         disks_->roll_back();
         return at_step(std::move(done).error(), "starting the clone");
     }
@@ -83,13 +83,13 @@ void ForkTransaction::fork_sibling_disks(const std::vector<ForkedDisk>& first) {
     }
 }
 
-void ForkTransaction::start_siblings(const Stopwatch& trigger) {
+void ForkTransaction::start_siblings(const ForkRequest& request, const Stopwatch& trigger) {
     for (size_t i = 0; i < siblings_.size(); ++i) {
         auto& report = report_.siblings[i];
         if (!report.error.empty()) {
             continue;
         }
-        auto started = siblings_[i]->start(state_);
+        auto started = siblings_[i]->start(request, state_);
         if (!started) {
             report.error = started.error().message;
             continue;
@@ -97,6 +97,7 @@ void ForkTransaction::start_siblings(const Stopwatch& trigger) {
         report.clone_pid = started->pid;
         report.trigger_to_run_us = us_until(started->first_run_ns, trigger);
         report.clone_private_bytes = started->private_bytes;
+        report.hook_us = started->hook_us;
         report.disks = std::move(started->disks);
         children_.push_back(siblings_[i]->take_child());
     }
@@ -152,12 +153,13 @@ Result<void> ForkTransaction::instant_while_paused() {
     return {};
 }
 
-Result<void> ForkTransaction::begin_clone(const Stopwatch& trigger) {
+Result<void> ForkTransaction::begin_clone(const ForkRequest& request, const Stopwatch& trigger) {
     IVMM_ASSIGN(const auto disks, disks_->finish());
     fork_sibling_disks(disks);
     IVMM_ASSIGN(auto started, target_.start(state_, disks));
     report_.trigger_to_run_us = us_until(started.first_run_ns, trigger);
     report_.clone_private_bytes = started.private_bytes;
+    report_.hook_us = started.hook_us;
     report_.clone_pid = started.pid;
     report_.disks = std::move(started.disks);
     if (!started.clone.empty()) {
@@ -169,7 +171,7 @@ Result<void> ForkTransaction::begin_clone(const Stopwatch& trigger) {
     if (net_) {
         net_->keep();
     }
-    start_siblings(trigger);
+    start_siblings(request, trigger);
     if (!target_.uses_disks()) {
         disks_->roll_back();
     }

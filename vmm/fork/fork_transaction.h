@@ -37,10 +37,10 @@ class ForkTransaction {
     Result<void> prepare_target(const ForkRequest& request);
     Result<void> launch_siblings(const ForkRequest& request);
     void fork_sibling_disks(const std::vector<ForkedDisk>& first);
-    void start_siblings(const Stopwatch& trigger);
+    void start_siblings(const ForkRequest& request, const Stopwatch& trigger);
     Result<void> instant();
     Result<void> instant_while_paused();
-    Result<void> begin_clone(const Stopwatch& trigger);
+    Result<void> begin_clone(const ForkRequest& request, const Stopwatch& trigger);
 
     Machine& machine_;
     EventLoop& control_;

@@ -75,7 +75,7 @@ Result<ForkTarget::Progress> LocalTarget::sync() {
 
 Result<void> LocalTarget::prepare(const ForkRequest& request) {
     spent_ = true;
-    return standby_->prepare(request.clone, request.nets);
+    return standby_->prepare(order_for(request, machine_.config().name));
 }
 
 Result<ForkTarget::Started> LocalTarget::start(const MachineState& state,

@@ -55,13 +55,17 @@ struct ReadyMessage {
 
 struct PrepareMessage {
     static constexpr MessageType kType = MessageType::kPrepare;
-    static constexpr uint32_t kVersion = 1;
+    static constexpr uint32_t kVersion = 2;
     std::string clone;
+    std::string primary;          ///< what the guest is called of which it is a clone
+    std::string attacker;         ///< whose flows it gets; may be empty
     std::vector<NetConfig> nets;  ///< for the first network devices; the others get no cable
+    CloneHook hook;               ///< is run between Start and the clone's first instruction
+    CloneLimits limits;
 
     template <class Visitor, class Self>
     static void fields(Visitor& visit, Self& self) {
-        visit(self.clone, self.nets);
+        visit(self.clone, self.primary, self.attacker, self.nets, self.hook, self.limits);
     }
 };
 
@@ -87,13 +91,14 @@ struct StartMessage {
 
 struct RunningMessage {
     static constexpr MessageType kType = MessageType::kRunning;
-    static constexpr uint32_t kVersion = 1;
+    static constexpr uint32_t kVersion = 2;
     uint64_t first_run_ns = 0;   ///< CLOCK_MONOTONIC right before the first KVM_RUN
     uint64_t private_bytes = 0;  ///< memory that the clone's process has for itself then
+    uint64_t hook_us = 0;        ///< for so long its hook ran
 
     template <class Visitor, class Self>
     static void fields(Visitor& visit, Self& self) {
-        visit(self.first_run_ns, self.private_bytes);
+        visit(self.first_run_ns, self.private_bytes, self.hook_us);
     }
 };
 

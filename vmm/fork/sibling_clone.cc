@@ -32,9 +32,13 @@ Result<void> SiblingClone::fork_disks(const std::vector<ForkedDisk>& first) {
     return {};
 }
 
-Result<ForkTarget::Started> SiblingClone::start(const MachineState& state) {
+Result<ForkTarget::Started> SiblingClone::start(const ForkRequest& request,
+                                                const MachineState& state) {
     IVMM_TRY(standby_->wait_ready());
-    IVMM_TRY(standby_->prepare(name_, {}));
+    PrepareMessage order = order_for(request, config_.name);
+    order.clone = name_;
+    order.nets.clear();
+    IVMM_TRY(standby_->prepare(order));
     IVMM_ASSIGN(auto started, start_on(*standby_, state, disks_));
     started_ = true;
     return started;

@@ -30,8 +30,9 @@ class SiblingClone {
 
     /// After the fork and before the first clone, whose disks these are, runs. Waits for the disk.
     Result<void> fork_disks(const std::vector<ForkedDisk>& first);
-    /// Waits until it is built, and lets it run. Errors: a guest has the name.
-    Result<ForkTarget::Started> start(const MachineState& state);
+    /// Waits until it is built, and lets it run, as `request` says of the first one, but without
+    /// its cables. Errors: a guest has the name.
+    Result<ForkTarget::Started> start(const ForkRequest& request, const MachineState& state);
 
     const std::string& name() const { return name_; }
     /// After start(), once.

@@ -11,6 +11,8 @@
 #include <array>
 #include <csignal>
 
+#include "vmm/fork/spawn_settings.h"
+
 namespace ivmm {
 namespace {
 
@@ -20,33 +22,13 @@ constexpr Channel::Milliseconds kAnswerPatience = std::chrono::seconds(10);
 /// The descriptor at which the process finds its end of the channel.
 constexpr int kChannelFd = 3;
 
-/// posix_spawn(3) with the arguments that are freed again.
-class SpawnSettings {
- public:
-    SpawnSettings() {
-        ::posix_spawn_file_actions_init(&actions);
-        ::posix_spawnattr_init(&attributes);
-    }
-    SpawnSettings(const SpawnSettings&) = delete;
-    SpawnSettings& operator=(const SpawnSettings&) = delete;
-    ~SpawnSettings() {
-        ::posix_spawn_file_actions_destroy(&actions);
-        ::posix_spawnattr_destroy(&attributes);
-    }
-    posix_spawn_file_actions_t actions{};
-    posix_spawnattr_t attributes{};
-};
-
 Result<pid_t> spawn(const std::string& program, int channel) {
     SpawnSettings settings;
     // A duplicate is not closed by exec, but the original is, so it must not be the same number.
     ::posix_spawn_file_actions_adddup2(&settings.actions, channel, kChannelFd);
     ::posix_spawn_file_actions_addopen(&settings.actions, STDIN_FILENO, "/dev/null", O_RDWR, 0);
     ::posix_spawn_file_actions_adddup2(&settings.actions, STDIN_FILENO, STDOUT_FILENO);
-    sigset_t none;
-    ::sigemptyset(&none);
-    ::posix_spawnattr_setsigmask(&settings.attributes, &none);
-    ::posix_spawnattr_setflags(&settings.attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
+    settings.in_a_session_of_its_own();
     std::string name = "ivmm";
     std::string command = "standby-process";
     std::array<char*, 3> arguments = {name.data(), command.data(), nullptr};
@@ -118,11 +100,11 @@ Result<void> Standby::wait_ready() {
     return {};
 }
 
-Result<void> Standby::prepare(const std::string& clone, const std::vector<NetConfig>& nets) {
-    PrepareMessage message;
-    message.clone = clone;
-    message.nets = nets;
-    IVMM_TRY(channel_.send(message));
+Result<void> Standby::prepare(const PrepareMessage& order) {
+    if (!order.hook.program.empty()) {
+        hook_patience_ = std::chrono::seconds(order.hook.timeout_s);
+    }
+    IVMM_TRY(channel_.send(order));
     IVMM_TRY(channel_.receive<PreparedMessage>(kAnswerPatience));
     return {};
 }
@@ -132,7 +114,7 @@ Result<RunningMessage> Standby::start(MachineState state, std::vector<std::strin
     message.state = std::move(state);
     message.disks = std::move(disks);
     IVMM_TRY(channel_.send(message));
-    IVMM_ASSIGN(auto running, channel_.receive<RunningMessage>(kAnswerPatience));
+    IVMM_ASSIGN(auto running, channel_.receive<RunningMessage>(kAnswerPatience + hook_patience_));
     started_ = true;
     return running;
 }

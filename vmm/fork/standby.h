@@ -40,9 +40,9 @@ class Standby {
 
     /// Makes it the clone of this name, with cables for its first network devices. Errors: the name
     /// is taken, a TAP cannot be had.
-    Result<void> prepare(const std::string& clone, const std::vector<NetConfig>& nets);
-    /// From here on the process goes its own way. Errors: the clone does not run, its process is
-    /// gone.
+    Result<void> prepare(const PrepareMessage& order);
+    /// From here on the process goes its own way. Waits for the clone's hook. Errors: the clone
+    /// does not run, its process is gone.
     Result<RunningMessage> start(MachineState state, std::vector<std::string> disks);
 
  private:
@@ -52,6 +52,7 @@ class Standby {
     pid_t pid_;
     UniqueFd pidfd_;
     Channel channel_;
+    Channel::Milliseconds hook_patience_{0};
     bool started_ = false;
 };
 

@@ -1,10 +1,12 @@
 #include "vmm/fork/standby_keeper.h"
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <csignal>
 
 #include "base/log.h"
 #include "vmm/config/validate.h"
@@ -19,6 +21,8 @@ constexpr double kUsPerMs = 1000;
 constexpr double kRetryMs = 1000;
 /// When whoever waits for the answer of a fork has it.
 constexpr double kAtOnceMs = 1;
+/// For a clone that is to end.
+constexpr int kEndPatienceMs = 5000;
 
 }  // namespace
 
@@ -255,12 +259,34 @@ void StandbyKeeper::tick() {
     }
 }
 
-Result<void> StandbyKeeper::check_limits(uint32_t more) const {
-    if (clones_.size() + more > options_.max_clones) {
+Result<void> StandbyKeeper::make_room(uint32_t more) {
+    if (clones_.size() + more <= options_.max_clones) {
+        return {};
+    }
+    if (!options_.recycle || more > options_.max_clones) {
         return fail("{} clones of this guest run, and there may be {} at most: stop one",
                     clones_.size(), options_.max_clones);
     }
+    while (clones_.size() + more > options_.max_clones) {
+        end_oldest_clone();
+    }
     return {};
+}
+
+void StandbyKeeper::end_oldest_clone() {
+    const auto oldest = std::ranges::min_element(
+        clones_, {}, [](const auto& entry) { return entry.second.number; });
+    const pid_t pid = oldest->first;
+    log::info("there are {} clones: the oldest (process {}) is stopped to make room",
+              clones_.size(), pid);
+    // As for everybody who ends it; one that does not listen has no more time than its disks need.
+    ::kill(pid, SIGTERM);
+    pollfd ended{oldest->second.pidfd.get(), POLLIN, 0};
+    if (::poll(&ended, 1, kEndPatienceMs) <= 0) {
+        log::warning("the process {} of the oldest clone does not end, and is killed", pid);
+        ::kill(pid, SIGKILL);
+    }
+    forget_clone(pid);
 }
 
 Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Stopwatch& trigger) {
@@ -270,7 +296,7 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
         named.name_is_made_up = true;
     }
     IVMM_TRY(check_guest_name(named.clone));
-    IVMM_TRY(check_limits(named.clones));
+    IVMM_TRY(make_room(named.clones));
     const bool waited_for_sync = status().phase != StandbyStatus::Phase::kInSync;
     if (!is_ready()) {
         IVMM_TRY(build());
@@ -299,17 +325,22 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
 void StandbyKeeper::adopt(ForkTarget::Child child) {
     const pid_t pid = child.pid;
     Clone clone;
+    clone.number = ++adopted_;
     clone.pidfd = std::move(child.pidfd);
-    auto watch = thread_->loop().watch(clone.pidfd.get(), EPOLLIN, [this, pid](uint32_t) {
-        ::waitpid(pid, nullptr, WNOHANG);
-        clones_.erase(pid);
-        const std::scoped_lock lock(mutex_);
-        status_.clones = static_cast<uint32_t>(clones_.size());
-    });
+    auto watch = thread_->loop().watch(clone.pidfd.get(), EPOLLIN,
+                                       [this, pid](uint32_t) { forget_clone(pid); });
     if (watch) {
         clone.watch = *std::move(watch);
     }
     clones_.emplace(pid, std::move(clone));
+}
+
+void StandbyKeeper::forget_clone(pid_t pid) {
+    while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    clones_.erase(pid);
+    const std::scoped_lock lock(mutex_);
+    status_.clones = static_cast<uint32_t>(clones_.size());
 }
 
 }  // namespace ivmm

@@ -29,6 +29,7 @@ class StandbyKeeper {
         double max_interval_ms = 1000;
         double cpu_share = 0.05;   ///< of one processor, that rounds take; else they come later
         uint32_t max_clones = 16;  ///< that run at the same time
+        bool recycle = false;      ///< the oldest is stopped when there would be more
     };
 
     /// `control`: the loop of the control thread. Both must outlive the keeper.
@@ -70,6 +71,7 @@ class StandbyKeeper {
 
     /// A clone that this process is the parent of.
     struct Clone {
+        uint64_t number = 0;  // the older the smaller
         UniqueFd pidfd;
         EventLoop::Watch watch;
     };
@@ -84,8 +86,11 @@ class StandbyKeeper {
     /// The target is of no use any more; whether there is to be a next one is up to make_.
     void replace_target();
     Result<ForkReport> fork_now(const ForkRequest& request, const Stopwatch& trigger);
-    Result<void> check_limits(uint32_t more) const;
+    /// For so many clones more.
+    Result<void> make_room(uint32_t more);
+    void end_oldest_clone();
     void adopt(ForkTarget::Child child);
+    void forget_clone(pid_t pid);
     void tick();
     Result<void> sync();
     void arm(double milliseconds);
@@ -110,6 +115,7 @@ class StandbyKeeper {
     EventLoop::Watch timer_watch_;
     std::map<pid_t, Clone> clones_;
     uint64_t forks_ = 0;
+    uint64_t adopted_ = 0;
 
     std::unique_ptr<LoopThread> thread_;
 };

@@ -13,6 +13,8 @@
 #include "vmm/config/device_spec.h"
 #include "vmm/fork/channel.h"
 #include "vmm/fork/clone_backends.h"
+#include "vmm/fork/clone_hook.h"
+#include "vmm/fork/stopwatch.h"
 #include "vmm/guest/guest_service.h"
 
 namespace ivmm {
@@ -49,6 +51,9 @@ struct Standing {
     std::unique_ptr<GuestService> service;
     std::unique_ptr<CloneBackends> backends;
     std::unique_ptr<KvmMachine> machine;
+    UniqueFd image;        // of its memory, for its hook
+    PrepareMessage order;  // once there is one
+    uint64_t hook_us = 0;
 };
 
 Result<Standing> build(Channel& channel) {
@@ -59,6 +64,7 @@ Result<Standing> build(Channel& channel) {
     }
     Standing standing;
     IVMM_ASSIGN(standing.service, GuestService::create());
+    standing.image = UniqueFd(::fcntl(descriptors.front().get(), F_DUPFD_CLOEXEC, 0));
     IVMM_ASSIGN(auto memory,
                 GuestMemory::map_image(std::move(descriptors.front()), hello.config.memory_bytes));
     standing.backends = std::make_unique<CloneBackends>(hello.disk_sizes, hello.all_disks_late);
@@ -70,7 +76,8 @@ Result<Standing> build(Channel& channel) {
 }
 
 Result<GuestLock> prepare(Channel& channel, Standing& standing) {
-    IVMM_ASSIGN(auto order, channel.receive<PrepareMessage>(kForever));
+    IVMM_ASSIGN(standing.order, channel.receive<PrepareMessage>(kForever));
+    auto& order = standing.order;
     const RuntimeDir runtime = RuntimeDir::find();
     IVMM_ASSIGN(auto lock, runtime.lock(order.clone));
     for (size_t i = 0; i < order.nets.size(); ++i) {
@@ -92,8 +99,31 @@ Result<GuestLock> prepare(Channel& channel, Standing& standing) {
     return lock;
 }
 
+Result<void> run_hook(Standing& standing, const std::vector<std::string>& disks) {
+    const Stopwatch running;
+    HookedClone clone;
+    clone.clone = standing.order.clone;
+    clone.primary = standing.order.primary;
+    clone.attacker = standing.order.attacker;
+    clone.memory = fmt::format("/proc/{}/fd/{}", ::getpid(), standing.image.get());
+    clone.disks = disks;
+    for (size_t i = 0; i < clone.disks.size() && i < standing.config.disks.size(); ++i) {
+        if (standing.config.disks[i].read_only) {
+            clone.disks[i].clear();
+        }
+    }
+    IVMM_ASSIGN(const auto changes, run_clone_hook(standing.order.hook, clone));
+    IVMM_TRY(apply(changes, standing.machine->memory()));
+    standing.hook_us = static_cast<uint64_t>(running.us());
+    return {};
+}
+
 Result<void> restore(Channel& channel, Standing& standing) {
     IVMM_ASSIGN(const auto order, channel.receive<StartMessage>(kForever));
+    if (!standing.order.hook.program.empty()) {
+        IVMM_TRY(run_hook(standing, order.disks));
+    }
+    standing.image.reset();
     IVMM_TRY(standing.backends->plug_disks(*standing.machine, order.disks));
     for (size_t i = 0; i < standing.config.disks.size(); ++i) {
         standing.config.disks[i].path = order.disks[i];
@@ -117,13 +147,18 @@ Result<int> stand_by(Channel& channel) {
         return Unexpected{failed(channel, std::move(restored).error())};
     }
     KvmMachine& machine = *standing->machine;
-    auto code =
-        standing->service->run({*std::move(lock), std::move(standing->machine), UniqueFd()}, [&] {
-            RunningMessage running;
-            running.first_run_ns = machine.first_run_ns();
-            running.private_bytes = private_bytes();
-            static_cast<void>(channel.send(running));
-        });
+    auto code = standing->service->run({.lock = *std::move(lock),
+                                        .machine = std::move(standing->machine),
+                                        .owner = UniqueFd(),
+                                        .clones = {},
+                                        .limits = standing->order.limits},
+                                       [&] {
+                                           RunningMessage running;
+                                           running.first_run_ns = machine.first_run_ns();
+                                           running.private_bytes = private_bytes();
+                                           running.hook_us = standing->hook_us;
+                                           static_cast<void>(channel.send(running));
+                                       });
     if (!code) {
         return Unexpected{failed(channel, std::move(code).error())};
     }

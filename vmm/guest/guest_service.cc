@@ -11,6 +11,7 @@
 #include "vmm/control/parameters.h"
 #include "vmm/fork/fork_control.h"
 #include "vmm/fork/standby_keeper.h"
+#include "vmm/guest/clone_life.h"
 #include "vmm/guest/guest_metrics.h"
 #include "vmm/peer/peer_control.h"
 #include "vmm/snapshot/snapshot_control.h"
@@ -32,8 +33,11 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
         redirect(RuntimeDir::find().log_path(name), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND,
                  {STDERR_FILENO});
     });
-    IVMM_ASSIGN(auto keeper, StandbyKeeper::create(*machine, *loop_));
-    const ForkControl forks(*keeper, server_, *loop_);
+    StandbyKeeper::Options keeping;
+    keeping.max_clones = guest.clones.at_most;
+    keeping.recycle = guest.clones.recycle;
+    IVMM_ASSIGN(auto keeper, StandbyKeeper::create(*machine, *loop_, keeping));
+    const ForkControl forks(*keeper, guest.clones, server_, *loop_);
     IVMM_ASSIGN(const auto peers, peer::PeerControl::create(*machine, *keeper, server_));
     server_.add_method("metrics",
                        [&](ControlConnection&, const rpc::Json& params) -> Result<rpc::Json> {
@@ -69,6 +73,10 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
             loop_->stop();
         });
     }));
+    IVMM_ASSIGN(const auto life, CloneLife::begin(guest.limits, *loop_,
+                                                  {.stop = [&] { machine->stop(); },
+                                                   .pause = [&] { control.pause(); }}));
+    control.describe_with([&](rpc::Json& status) { life->describe(status); });
     if (machine->config().standby) {
         keeper->keep_standby({});
     }

@@ -30,6 +30,8 @@ class GuestService {
         /// A socket on which the guest's life depends: when the client at its other end goes
         /// without having detached, the guest is stopped. May be empty.
         UniqueFd owner;
+        CloneSettings clones = {};  ///< of its clones
+        CloneLimits limits = {};    ///< its own, if it is a clone
     };
     /// Starts the guest and serves it until it has ended; then releases all that it had. Once.
     /// `on_started` is called when the vCPUs run. Returns the exit code.

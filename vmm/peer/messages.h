@@ -200,16 +200,17 @@ struct Start {
 
 struct Running {
     static constexpr MessageType kType = MessageType::kRunning;
-    static constexpr uint32_t kVersion = 1;
+    static constexpr uint32_t kVersion = 2;
     uint32_t pid = 0;                  ///< on that host
     uint64_t age_ns = 0;               ///< for how long it ran when this was sent
     uint64_t private_bytes = 0;        ///< memory that the clone's process has for itself
     std::vector<std::string> disks;    ///< paths on that host
     std::vector<std::string> methods;  ///< "sent", "overlay", "shared"
+    uint64_t hook_us = 0;              ///< for so long the clone's hook ran
 
     template <class Visitor, class Self>
     static void fields(Visitor& visit, Self& self) {
-        visit(self.pid, self.age_ns, self.private_bytes, self.disks, self.methods);
+        visit(self.pid, self.age_ns, self.private_bytes, self.disks, self.methods, self.hook_us);
     }
 };
 

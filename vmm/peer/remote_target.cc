@@ -35,8 +35,8 @@ constexpr milliseconds kRetry{1000};
 constexpr milliseconds kAnswer{10'000};
 /// For a machine to be built, and a replica to be copied.
 constexpr milliseconds kBuild{60'000};
-/// For disks that were sent to be on the medium, and the clone to start.
-constexpr milliseconds kStart{60'000};
+/// For disks that were sent to be on the medium, the clone's hook, and the clone to start.
+constexpr milliseconds kStart{60'000 + CloneHook::kMostSeconds * 1000};
 /// A round that took less of the processor than this waits for the link, not for the processor.
 constexpr double kBusyShare = 0.25;
 
@@ -262,6 +262,12 @@ Result<void> RemoteTarget::prepare(const ForkRequest& request) {
         return fail_as(ErrorKind::kUsage,
                        "flows can only be diverted to a clone on the guest's own host");
     }
+    if (request.life_is_asked_for) {
+        return fail_as(
+            ErrorKind::kUsage,
+            "hook, lifetime and memory limit of a clone on another host are given there, "
+            "to `ivmm standby --listen`");
+    }
     if (!request.nets.empty()) {
         return fail_as(ErrorKind::kUsage,
                        "the network of a clone on another host is given there, to `ivmm standby "
@@ -392,6 +398,7 @@ Result<ForkTarget::Started> RemoteTarget::start_clone(const MachineState& state)
     started.clone = clone_;
     started.pid = static_cast<int>(running.pid);
     started.private_bytes = running.private_bytes;
+    started.hook_us = running.hook_us;
     started.first_run_ns =
         static_cast<uint64_t>(now) -
         std::min<uint64_t>(running.age_ns, std::chrono::nanoseconds(kStart).count());

@@ -170,9 +170,14 @@ Result<Session::Forking> Session::prepare(Link& link, const Frame& frame) {
     forking.clone = order.clone.empty() ? free_clone_name(order.primary) : order.clone;
     IVMM_TRY(check_guest_name(forking.clone));
     IVMM_ASSIGN(forking.disks, DiskReceiving::begin(forking.clone, order.primary, options_.disks));
-    auto nets = options_.nets;
-    nets.resize(std::min(nets.size(), hello_.config.nets.size()));
-    IVMM_TRY(standby_->prepare(forking.clone, nets));
+    PrepareMessage becoming;
+    becoming.clone = forking.clone;
+    becoming.primary = order.primary;
+    becoming.nets = options_.nets;
+    becoming.nets.resize(std::min(becoming.nets.size(), hello_.config.nets.size()));
+    becoming.hook = options_.hook;
+    becoming.limits = options_.limits;
+    IVMM_TRY(standby_->prepare(becoming));
     IVMM_TRY(link.send(Prepared{forking.clone}));
     return forking;
 }
@@ -217,6 +222,7 @@ Result<void> Session::start(Link& link, const Frame& frame, Forking& forking,
     standby_.reset();
     running.pid = static_cast<uint32_t>(child.pid);
     running.private_bytes = begun.private_bytes;
+    running.hook_us = begun.hook_us;
     const uint64_t now = clock_ns(CLOCK_MONOTONIC);
     running.age_ns = now > begun.first_run_ns ? now - begun.first_run_ns : 0;
     auto told = link.send(running);

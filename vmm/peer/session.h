@@ -18,6 +18,8 @@ struct HostOptions {
     std::string keys;
     DiskPlaces disks;
     std::vector<NetConfig> nets;  ///< cables of the first network devices of each clone
+    CloneHook hook;
+    CloneLimits limits;
 };
 
 /// One replica of another host's guest, and the paused clone over it. Lives on when its connection

@@ -1,0 +1,68 @@
+#include "vmm/guest/clone_life.h"
+
+#include <fstream>
+
+#include "base/log.h"
+#include "vmm/config/size.h"
+
+namespace ivmm {
+namespace {
+
+constexpr std::chrono::milliseconds kLook{500};
+
+/// What this process alone has in memory and in swap, in bytes, without files that it has mapped.
+uint64_t own_bytes() {
+    std::ifstream status("/proc/self/status");
+    uint64_t kibibytes = 0;
+    for (std::string word; status >> word;) {
+        if (word == "RssAnon:" || word == "VmSwap:") {
+            uint64_t part = 0;
+            status >> part;
+            kibibytes += part;
+        }
+    }
+    return kibibytes << 10;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<CloneLife>> CloneLife::begin(const CloneLimits& limits, EventLoop& loop,
+                                                    Reaction reaction) {
+    std::unique_ptr<CloneLife> life(new CloneLife(limits, std::move(reaction)));
+    if (limits.lifetime_s > 0 || limits.memory_bytes > 0) {
+        IVMM_ASSIGN(life->timer_, Timer::create(loop, [self = life.get()] { self->look(); }));
+        life->timer_.set_every(kLook);
+    }
+    return life;
+}
+
+void CloneLife::look() {
+    if (limits_.lifetime_s > 0 && Clock::now() >= end_) {
+        timer_.stop();
+        log::info("the clone has lived for {} s, and is stopped", limits_.lifetime_s);
+        reaction_.stop();
+        return;
+    }
+    if (limits_.memory_bytes == 0 || over_memory_) {
+        return;
+    }
+    if (const uint64_t bytes = own_bytes(); bytes > limits_.memory_bytes) {
+        over_memory_ = true;
+        log::warning("the clone has {} of memory for itself, its limit is {}: it is paused",
+                     format_size(bytes), format_size(limits_.memory_bytes));
+        reaction_.pause();
+    }
+}
+
+void CloneLife::describe(rpc::Json& status) const {
+    if (limits_.lifetime_s > 0) {
+        const std::chrono::duration<double> left = end_ - Clock::now();
+        status["ends_in_s"] = std::max(0.0, left.count());
+    }
+    if (limits_.memory_bytes > 0) {
+        status["memory_limit_bytes"] = limits_.memory_bytes;
+        status["over_memory"] = over_memory_;
+    }
+}
+
+}  // namespace ivmm
