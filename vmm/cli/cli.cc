@@ -76,6 +76,7 @@ int run_command_line(int argc, char** argv) {
     add_snapshot(app, action);
     add_restore(app, action);
     add_rm(app, action);
+    add_redact(app, action);
     add_console(app, action);
     add_standby(app, action);
     add_replicate(app, action);
