@@ -182,6 +182,17 @@ class WatchTest(WatchCase):
         self.send(eve(number=1))
         self.wait_for_status(lambda s: s["withheld"]["cool-down"] == 1)
 
+    def test_what_is_said_of_the_clone(self):
+        """A policy in a file beside the rules, and a lifetime."""
+        guest = self.play()
+        policy = self.runtime / "clone.toml"
+        policy.write_text('preset = "strict"\n')
+        self.watch(self.FORK + f'policy = "{policy}"\nlifetime_s = 3600\n')
+        self.send(eve())
+        self.wait_for_status(lambda s: s["done"]["fork"] == 1)
+        params = guest.forks[0]["params"]
+        self.assertEqual((params["divert"]["policy"], params["lifetime_s"]), (str(policy), 3600))
+
     def test_a_flow_alone(self):
         guest = self.play()
         self.watch(self.FORK + 'scope = "flow"\n')

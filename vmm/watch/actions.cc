@@ -30,6 +30,17 @@ Json diversion_of(const Rule& rule, const End& attacker) {
     return diversion;
 }
 
+Json fork_of(const Rule& rule, Json diversion) {
+    if (!rule.policy.empty()) {
+        diversion["policy"] = rule.policy;
+    }
+    Json params{{"divert", std::move(diversion)}};
+    if (rule.lifetime_s > 0) {
+        params["lifetime_s"] = rule.lifetime_s;
+    }
+    return params;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Actions>> Actions::start(std::string guest, EventLoop& loop) {
@@ -39,24 +50,27 @@ Result<std::unique_ptr<Actions>> Actions::start(std::string guest, EventLoop& lo
 }
 
 void Actions::carry_out(const Rule& rule, const End& attacker, Done done) {
-    Json diversion = diversion_of(rule, attacker);
-    if (rule.action == Action::kDivert) {
-        diversion["clone"] = rule.clone;
+    Json params = diversion_of(rule, attacker);
+    const bool forks = rule.action == Action::kFork;
+    if (forks) {
+        params = fork_of(rule, std::move(params));
+    } else {
+        params["clone"] = rule.clone;
     }
-    thread_->loop().post([this, diversion = std::move(diversion), done = std::move(done)] {
+    thread_->loop().post([this, forks, params = std::move(params), done = std::move(done)] {
         if (ending_) {
             return;
         }
-        auto outcome = diversion.contains("clone") ? divert(diversion) : fork(diversion);
+        auto outcome = forks ? fork(params) : divert(params);
         loop_.post([outcome = std::move(outcome), done] { done(outcome); });
     });
 }
 
-Result<Json> Actions::fork(const Json& diversion) const {
+Result<Json> Actions::fork(const Json& params) const {
     IVMM_ASSIGN(auto socket, RuntimeDir::find().connect(guest_));
     ControlClient client(std::move(socket));
     const auto deadline = std::chrono::steady_clock::now() + kPatience;
-    IVMM_TRY(client.ask("fork", {{"divert", diversion}}, deadline));
+    IVMM_TRY(client.ask("fork", params, deadline));
     while (true) {
         const auto now = std::chrono::steady_clock::now();
         auto answer = client.answer(std::min(deadline, now + kSlice));

@@ -30,7 +30,7 @@ class Actions {
 
  private:
     Actions(std::string guest, EventLoop& loop) : guest_(std::move(guest)), loop_(loop) {}
-    Result<rpc::Json> fork(const rpc::Json& diversion) const;
+    Result<rpc::Json> fork(const rpc::Json& params) const;
     Result<rpc::Json> divert(const rpc::Json& diversion) const;
 
     const std::string guest_;

@@ -32,6 +32,8 @@ struct Rule {
     Action action = Action::kLog;
     std::string scope = "ip+new-flows";  ///< what goes to the clone
     std::string clone;                   ///< of kDivert
+    std::string policy;                  ///< of kFork: the clone's; empty: the switch's
+    uint32_t lifetime_s = 0;             ///< of kFork: the clone's; 0: as the guest has it
     uint32_t ttl_s = 0;                  ///< of the diversion; 0: for ever
     uint32_t cooldown_s = 600;           ///< after an action, none for the same attacker
 

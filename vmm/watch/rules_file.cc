@@ -5,6 +5,8 @@
 #include <sstream>
 
 #include "base/toml.h"
+#include "net/policy.h"
+#include "vmm/config/clone_settings.h"
 #include "vmm/config/validate.h"
 #include "vmm/watch/rules.h"
 
@@ -149,6 +151,23 @@ Result<Rule::Range> signature_range(const Table& rule, const toml::node& node) {
     return Rule::Range{id, id};
 }
 
+/// What is said of the clone that a fork makes.
+Result<void> read_clone(const Table& table, Rule& rule) {
+    IVMM_TRY(table.text("policy", rule.policy));
+    IVMM_TRY(table.number("lifetime_s", rule.lifetime_s, 1, CloneLimits::kMostSeconds));
+    if (rule.action != Action::kFork && (!rule.policy.empty() || rule.lifetime_s > 0)) {
+        return table.refuse(table.table, "policy and lifetime_s are for fork");
+    }
+    if (!rule.policy.empty() && !net::preset_policy(rule.policy)) {
+        const auto folder = std::filesystem::absolute(table.path).parent_path();
+        rule.policy = (folder / rule.policy).lexically_normal().string();
+        if (const auto policy = net::load_policy(rule.policy); !policy) {
+            return table.refuse(*table.table.get("policy"), "policy: {}", policy.error().message);
+        }
+    }
+    return {};
+}
+
 Result<void> read_action(const Table& table, Rule& rule) {
     std::string name;
     IVMM_TRY(table.text("action", name));
@@ -171,13 +190,14 @@ Result<void> read_action(const Table& table, Rule& rule) {
         return table.refuse(table.table, "scope '{}': write flow, ip or ip+new-flows", rule.scope);
     }
     IVMM_TRY(table.number("ttl_s", rule.ttl_s, 0, 366 * kDay));
+    IVMM_TRY(read_clone(table, rule));
     return table.number("cooldown_s", rule.cooldown_s, 0, kDay);
 }
 
 Result<Rule> read_rule(const Table& table) {
-    IVMM_TRY(
-        table.check_keys({"name", "source", "signature_id", "signature", "category", "severity",
-                          "count", "within_s", "action", "clone", "scope", "ttl_s", "cooldown_s"}));
+    IVMM_TRY(table.check_keys({"name", "source", "signature_id", "signature", "category",
+                               "severity", "count", "within_s", "action", "clone", "scope", "ttl_s",
+                               "policy", "lifetime_s", "cooldown_s"}));
     Rule rule;
     IVMM_TRY(table.text("name", rule.name));
     if (rule.name.empty()) {
