@@ -10,28 +10,11 @@
 #include <charconv>
 #include <csignal>
 
+#include "base/spawn_settings.h"
 #include "base/unique_fd.h"
 
 namespace ivmm::storage {
 namespace {
-
-/// posix_spawn(3)'s two descriptions of how to start a process.
-class SpawnSettings {
- public:
-    SpawnSettings() {
-        ::posix_spawn_file_actions_init(&actions);
-        ::posix_spawnattr_init(&attributes);
-    }
-    SpawnSettings(const SpawnSettings&) = delete;
-    SpawnSettings& operator=(const SpawnSettings&) = delete;
-    ~SpawnSettings() {
-        ::posix_spawn_file_actions_destroy(&actions);
-        ::posix_spawnattr_destroy(&attributes);
-    }
-
-    posix_spawn_file_actions_t actions{};
-    posix_spawnattr_t attributes{};
-};
 
 /// Starts it with both outputs led to `output`.
 Result<pid_t> start(const std::vector<std::string>& arguments, int inherited, int output) {
@@ -45,17 +28,7 @@ Result<pid_t> start(const std::vector<std::string>& arguments, int inherited, in
         // Onto itself: it is not closed then.
         error = ::posix_spawn_file_actions_adddup2(actions, inherited, inherited);
     }
-    // Ctrl-C is for us; and what we ignore or block is not for others.
-    sigset_t none;
-    ::sigemptyset(&none);
-    sigset_t usual = none;
-    ::sigaddset(&usual, SIGPIPE);
-    ::posix_spawnattr_setsigmask(&settings.attributes, &none);
-    ::posix_spawnattr_setsigdefault(&settings.attributes, &usual);
-    ::posix_spawnattr_setpgroup(&settings.attributes, 0);
-    ::posix_spawnattr_setflags(&settings.attributes, POSIX_SPAWN_SETSIGMASK |
-                                                         POSIX_SPAWN_SETSIGDEF |
-                                                         POSIX_SPAWN_SETPGROUP);
+    settings.in_a_session_of_its_own();  // Ctrl-C is for us
     std::vector<std::string> words{"qemu-img"};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;

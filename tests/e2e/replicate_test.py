@@ -135,6 +135,30 @@ class ReplicateTest(ReplicateSteps):
         self.assertEqual(main.wait_end(), 0)
         self.assert_nothing_left()
 
+    def test_how_clones_live_is_said_there(self):
+        """Whatever the primary's host has for its own."""
+        seen = self.second.path / "seen"
+        hook = self.second.path / "hook"
+        hook.write_text(f"#!/bin/sh\nenv | grep ^IVMM_ | sort >{seen}\n"
+                        f"echo memory {(8 << 20) + 101 * 4096 + 8} a5a5a5a5a5a5a5a5\n")
+        hook.chmod(0o700)
+        self.listen("--hook", hook, "--lifetime", "5")
+        main = self.start_writer("64M", 50, 16, "--hook", "/bin/false", "--lifetime", "600")
+        self.replicate()
+        self.wait_in_sync()
+        done = self.first.ivmm("fork", "main", "--hook", "/bin/true")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("ivmm standby --listen", done.stderr)
+        clone = self.clone("--name", "trap")
+        self.assertGreater(clone.report["hook_us"], 0)
+        clone.wait_for("mismatch cpu=0 page=100 word=1 found=0xa5a5a5a5a5a5a5a5")
+        self.assertRegex(seen.read_text(), "^IVMM_CLONE=trap\nIVMM_GUEST=main\nIVMM_MEMORY=.*\n$")
+        clone.wait_end(60)
+        self.assert_main_is_well(main)
+        self.assertEqual(self.second.ivmm("rm", "trap").returncode, 0)
+        self.first.ivmm("stop", "main")
+        self.assertEqual(main.wait_end(), 0)
+
     def test_two_cpus_and_memory_beyond_four_gigabytes(self):
         self.listen()
         main = self.start("dirty", "--mem", "4G", "--cpus", "2", cmdline=(

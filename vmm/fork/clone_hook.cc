@@ -12,8 +12,8 @@
 #include <csignal>
 #include <cstring>
 
+#include "base/spawn_settings.h"
 #include "base/unique_fd.h"
-#include "vmm/fork/spawn_settings.h"
 
 namespace ivmm {
 namespace {

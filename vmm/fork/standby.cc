@@ -11,7 +11,7 @@
 #include <array>
 #include <csignal>
 
-#include "vmm/fork/spawn_settings.h"
+#include "base/spawn_settings.h"
 
 namespace ivmm {
 namespace {
