@@ -37,8 +37,7 @@ class CloneLifeTest(ForkCase):
             self.assertEqual(self.workspace.ivmm("rm", clone).returncode, 0)
         self.workspace.ivmm("stop", "main")
         self.assertEqual(main.wait_end(), 0)
-        left = [name for name in self.workspace.leftovers() if not name.endswith(".log")]
-        self.assertEqual(left, [])
+        self.assert_nothing_but_logs()
 
     def test_a_lifetime(self):
         main = self.start_writer()

@@ -86,6 +86,10 @@ class ForkCase(SelfCheckingCase):
     def assert_no_leftovers(self):
         self.assertEqual(self.workspace.leftovers(), [])
 
+    def assert_nothing_but_logs(self):
+        left = [name for name in self.workspace.leftovers() if not name.endswith(".log")]
+        self.assertEqual(left, [])
+
     def standby(self):
         return standby_status(self.workspace)
 

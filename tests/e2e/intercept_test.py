@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -108,7 +109,30 @@ class InterceptTest(unittest.TestCase):
         self.assertEqual(site.flow_owners(user.address), {"linux"})
         self.assertIn("ivmm.switch.contained", {event["eventid"] for event in site.events()})
         self.assertGreater((site.captures / "trap.0001.pcapng").stat().st_size, 1000)
+        self.check_evidence(attacker)
         self.end(attacker, report)
+
+    def check_evidence(self, attacker):
+        """What the switch knows of the clone; evidence_test.py has the rest."""
+        out = self.site.workspace.path / "evidence"
+        done = self.site.workspace.ivmm("evidence", "trap", out)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        peers.run("sh", "-c", f"cd {out} && sha256sum --strict -c SHA256SUMS")
+        flows = json.loads((out / "flows.json").read_text())["flows"]
+        self.assertIn((attacker.address, 22), {(one["remote"], one["local_port"]) for one in flows})
+        self.assertEqual({one["owner"] for one in flows}, {"trap"})
+        seen = peers.run("tshark", "-r", out / "captures/trap.0001.pcapng", "-T", "fields", "-e",
+                         "ip.src")
+        self.assertIn(attacker.address, seen)
+        events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+        self.assertIn("ivmm.switch.contained", {event["eventid"] for event in events})
+        self.assertEqual(linux_guest_test.file_in(
+            self.raw(out / "disk0.qcow2"), "/root/dropped"), "evil\n")
+
+    def raw(self, image):
+        raw = image.with_suffix(".raw")
+        peers.run("qemu-img", "convert", "-O", "raw", image, raw)
+        return raw
 
     def end(self, attacker, report):
         """Everything is as it was before the fork."""

@@ -77,6 +77,7 @@ int run_command_line(int argc, char** argv) {
     add_restore(app, action);
     add_rm(app, action);
     add_redact(app, action);
+    add_evidence(app, action);
     add_console(app, action);
     add_standby(app, action);
     add_replicate(app, action);

@@ -33,6 +33,7 @@ void add_snapshot(CLI::App& app, Action& action);
 void add_restore(CLI::App& app, Action& action);
 void add_rm(CLI::App& app, Action& action);
 void add_redact(CLI::App& app, Action& action);
+void add_evidence(CLI::App& app, Action& action);
 void add_console(CLI::App& app, Action& action);
 void add_fork(CLI::App& app, Action& action);
 void add_standby(CLI::App& app, Action& action);

@@ -6,6 +6,7 @@
 #include "vmm/cli/guest_command.h"
 #include "vmm/cli/progress.h"
 #include "vmm/cli/signals.h"
+#include "vmm/cli/snapshot.h"
 #include "vmm/config/size.h"
 
 namespace ivmm::cli {
@@ -18,23 +19,6 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kLook{200};
 /// Shorter snapshots show no progress.
 constexpr std::chrono::seconds kQuick{1};
-
-struct SnapshotOptions {
-    std::string guest;
-    std::string folder;
-    std::optional<std::string> base;
-    bool stop = false;
-    bool as_json = false;
-};
-
-/// The guest's process resolves paths from a folder of its own.
-std::string absolute(const std::string& path) {
-    std::string whole = std::filesystem::absolute(path).lexically_normal().string();
-    while (whole.size() > 1 && whole.ends_with('/')) {
-        whole.pop_back();
-    }
-    return whole;
-}
 
 void show_snapshot(const Json& report) {
     const auto ms = [&](const char* key) { return report.value(key, 0.0) / 1000; };
@@ -79,13 +63,23 @@ Result<Json> wait_for(ControlClient& call, const SnapshotOptions& options) {
     }
 }
 
+}  // namespace
+
+std::string absolute_folder(const std::string& path) {
+    std::string whole = std::filesystem::absolute(path).lexically_normal().string();
+    while (whole.size() > 1 && whole.ends_with('/')) {
+        whole.pop_back();
+    }
+    return whole;
+}
+
 Result<Json> make_snapshot(const SnapshotOptions& options) {
     IVMM_ASSIGN(auto client, connect_to_guest(options.guest));
     // From before the call, so that whoever interrupts it leaves nothing behind.
     const EndSignals blocked;
-    Json params = {{"folder", absolute(options.folder)}, {"stop", options.stop}};
+    Json params = {{"folder", absolute_folder(options.folder)}, {"stop", options.stop}};
     if (options.base) {
-        params["base"] = absolute(*options.base);
+        params["base"] = absolute_folder(*options.base);
     }
     IVMM_TRY(client.ask("snapshot", params, Clock::now() + ControlClient::kPatience));
     IVMM_ASSIGN(auto report, wait_for(client, options));
@@ -94,6 +88,8 @@ Result<Json> make_snapshot(const SnapshotOptions& options) {
     }
     return report;
 }
+
+namespace {
 
 int snapshot(const SnapshotOptions& options) {
     const auto made = make_snapshot(options);

@@ -67,6 +67,10 @@ void add_switch_run(CLI::App& parent, Action& action) {
     command->callback([&action, options] {
         action = [options] {
             const auto understood = read(*options);
+            // Whoever asks the switch where they are is in another folder.
+            for (std::string* const path : {&options->net.capture_dir, &options->net.events_file}) {
+                *path = path->empty() ? *path : std::filesystem::absolute(*path).string();
+            }
             return understood ? run_switch(options->net) : report(understood.error());
         };
     });

@@ -84,6 +84,8 @@ Result<rpc::Json> SwitchControl::status(const Json& params) {
     return Json{{"name", settings_.name},
                 {"pid", ::getpid()},
                 {"uptime_s", uptime.count()},
+                {"captures", settings_.capture_dir},
+                {"events", settings_.events_file},
                 {"ports", std::move(ports)},
                 {"diversions", std::move(diversions)},
                 {"tables", std::move(tables)}};

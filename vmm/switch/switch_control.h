@@ -15,6 +15,7 @@ class SwitchControl {
         std::string name;
         net::Policy policy;       ///< of clones for which none is named
         std::string capture_dir;  ///< empty: nothing is recorded
+        std::string events_file;  ///< of whoever writes them; for those who ask
     };
 
     /// Adds the methods to the server. What is given must outlive this.

@@ -97,6 +97,7 @@ Result<void> serve(const SwitchOptions& options) {
     SwitchControl::Settings settings;
     settings.name = options.name;
     settings.capture_dir = options.capture_dir;
+    settings.events_file = options.events_file;
     if (auto preset = net::preset_policy(options.policy)) {
         settings.policy = *std::move(preset);
     } else {
