@@ -1,5 +1,4 @@
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -9,8 +8,6 @@
 #include "vmm/cli/progress.h"
 #include "vmm/cli/signals.h"
 #include "vmm/cli/snapshot.h"
-#include "vmm/config/size.h"
-#include "vmm/control/runtime_dir.h"
 #include "vmm/control/version.h"
 #include "vmm/evidence/collect.h"
 #include "vmm/fork/clone_removal.h"
@@ -71,11 +68,6 @@ class Instant {
     Json report_;
 };
 
-Result<bool> runs(const std::string& name) {
-    IVMM_ASSIGN(const auto running, RuntimeDir::find().running());
-    return std::ranges::find(running, name) != running.end();
-}
-
 std::vector<std::string> disks_of(const CloneRecord& record) {
     std::vector<std::string> paths;
     for (const auto& disk : record.disks) {
@@ -86,7 +78,7 @@ std::vector<std::string> disks_of(const CloneRecord& record) {
 
 Result<Json> export_to(const EvidenceOptions& options, const std::string& folder) {
     IVMM_ASSIGN(const auto record, read_clone_record(options.clone));
-    IVMM_ASSIGN(const bool running, runs(options.clone));
+    IVMM_ASSIGN(const bool running, is_running(options.clone));
     IVMM_ASSIGN(auto bundle, Bundle::begin(folder));
     const EndSignals blocked;
     IVMM_ASSIGN(const UniqueFd end, EndSignals::open());

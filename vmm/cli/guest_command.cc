@@ -1,6 +1,7 @@
 #include "vmm/cli/guest_command.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 
 #include "vmm/config/validate.h"
@@ -12,6 +13,11 @@ Result<ControlClient> connect_to_guest(const std::string& name) {
     IVMM_TRY(check_guest_name(name));
     IVMM_ASSIGN(auto socket, RuntimeDir::find().connect(name));
     return ControlClient(std::move(socket));
+}
+
+Result<bool> is_running(const std::string& name) {
+    IVMM_ASSIGN(const auto running, RuntimeDir::find().running());
+    return std::ranges::find(running, name) != running.end();
 }
 
 Result<void> stop_guest(const std::string& name) {

@@ -17,6 +17,9 @@ inline constexpr std::chrono::seconds kStopPatience{60};
 /// Checks the name and connects.
 Result<ControlClient> connect_to_guest(const std::string& name);
 
+/// Whether a guest of this name runs; a name that nobody can have is none.
+Result<bool> is_running(const std::string& name);
+
 /// Ends the guest at once; when this returns, it has released all it had.
 Result<void> stop_guest(const std::string& name);
 

@@ -16,11 +16,6 @@ struct RmOptions {
     bool force = false;
 };
 
-Result<bool> is_running(const std::string& name) {
-    IVMM_ASSIGN(const auto running, RuntimeDir::find().running());
-    return std::ranges::find(running, name) != running.end();
-}
-
 Result<void> remove_clone(const std::string& name, bool force) {
     IVMM_ASSIGN(const auto record, read_clone_record(name));
     IVMM_ASSIGN(const bool running, is_running(name));

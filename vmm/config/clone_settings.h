@@ -24,9 +24,10 @@ struct CloneHook {
 struct CloneLimits {
     static constexpr uint32_t kMostSeconds = 366 * 24 * 3600;
 
-    uint32_t lifetime_s = 0;  ///< since its start; then it is stopped
-    uint64_t memory_bytes =
-        0;  ///< of its process, besides the shared image; then it is paused, once
+    /// Since its start; then it is stopped.
+    uint32_t lifetime_s = 0;
+    /// Of its process, besides the shared image; then it is paused, once.
+    uint64_t memory_bytes = 0;
 
     static constexpr uint32_t kVersion = 1;
     bool operator==(const CloneLimits&) const = default;

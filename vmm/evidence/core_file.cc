@@ -12,11 +12,11 @@
 #include "base/checked.h"
 #include "base/unique_fd.h"
 #include "memory/guest_memory.h"
+#include "vmm/snapshot/file_pages.h"
 
 namespace ivmm::evidence {
 namespace {
 
-constexpr uint64_t kPagesAtOnce = 256;
 constexpr char kCore[8] = "CORE";  // a note's name, padded to four bytes
 
 template <class T>
@@ -87,9 +87,8 @@ std::vector<Piece> pieces(uint64_t memory_bytes) {
     return all;
 }
 
-/// Everything before the memory, which begins at `memory_offset` of the file.
-std::vector<std::byte> head(uint64_t memory_bytes, const std::vector<std::byte>& note,
-                            uint64_t& memory_offset) {
+/// Everything before the memory, whole pages.
+std::vector<std::byte> head(uint64_t memory_bytes, const std::vector<std::byte>& note) {
     const auto loads = pieces(memory_bytes);
     Elf64_Ehdr header{};
     std::memcpy(&header.e_ident, ELFMAG, SELFMAG);
@@ -106,7 +105,7 @@ std::vector<std::byte> head(uint64_t memory_bytes, const std::vector<std::byte>&
     std::vector<std::byte> out;
     append(out, header);
     const uint64_t note_offset = sizeof(Elf64_Ehdr) + header.e_phnum * sizeof(Elf64_Phdr);
-    memory_offset = align_up<uint64_t>(note_offset + note.size(), kPageSize);
+    const uint64_t memory_offset = align_up<uint64_t>(note_offset + note.size(), kPageSize);
     Elf64_Phdr program{};
     program.p_type = PT_NOTE;
     program.p_offset = note_offset;
@@ -127,40 +126,19 @@ std::vector<std::byte> head(uint64_t memory_bytes, const std::vector<std::byte>&
         offset += piece.bytes;
     }
     out.insert(out.end(), note.begin(), note.end());
+    out.resize(memory_offset);
     return out;
 }
 
-Result<void> write_at(int fd, ConstByteSpan bytes, uint64_t offset) {
-    while (!bytes.empty()) {
-        const ssize_t n = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-        if (n < 0 && errno != EINTR) {
-            return fail_errno("cannot write");
-        }
-        const size_t done = n > 0 ? static_cast<size_t>(n) : 0;
-        bytes = bytes.subspan(done);
-        offset += done;
-    }
-    return {};
-}
-
-bool is_zero(ConstByteSpan bytes) {
-    return bytes[0] == std::byte{0} &&
-           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
-}
-
-/// Runs of pages that are no holes.
-Result<void> write_pages(int fd, ConstByteSpan pages, uint64_t offset) {
+/// All that are not pages of zeroes, from page `first` of the file on.
+Result<void> write_data_pages(int file, uint64_t first, ConstByteSpan pages) {
     for (size_t begin = 0; begin < pages.size();) {
-        if (is_zero(pages.subspan(begin, kPageSize))) {
-            begin += kPageSize;
-            continue;
-        }
-        size_t end = begin + kPageSize;
-        while (end < pages.size() && !is_zero(pages.subspan(end, kPageSize))) {
+        size_t end = begin;
+        while (end < pages.size() && !is_zero_page(pages.subspan(end, kPageSize))) {
             end += kPageSize;
         }
-        IVMM_TRY(write_at(fd, pages.subspan(begin, end - begin), offset + begin));
-        begin = end;
+        IVMM_TRY(write_pages(file, first + begin / kPageSize, pages.subspan(begin, end - begin)));
+        begin = std::max(end, begin + kPageSize);
     }
     return {};
 }
@@ -175,9 +153,9 @@ Result<void> write_core(const std::string& path, uint64_t memory_bytes,
         return fail_errno("cannot create '{}'", path);
     }
     auto filled = [&]() -> Result<void> {
-        uint64_t memory_offset = 0;
-        const auto begin = head(memory_bytes, notes(vcpus), memory_offset);
-        IVMM_TRY(write_at(file.get(), begin, 0));
+        const auto begin = head(memory_bytes, notes(vcpus));
+        IVMM_TRY(write_pages(file.get(), 0, begin));
+        const uint64_t first = begin.size() / kPageSize;
         const uint64_t pages = memory_bytes / kPageSize;
         std::vector<std::byte> buffer(kPagesAtOnce * kPageSize);
         for (uint64_t page = 0; page < pages; page += kPagesAtOnce) {
@@ -187,9 +165,9 @@ Result<void> write_core(const std::string& path, uint64_t memory_bytes,
             const uint64_t count = std::min(kPagesAtOnce, pages - page);
             const ByteSpan part = ByteSpan(buffer).first(count * kPageSize);
             IVMM_TRY(read(page, count, part));
-            IVMM_TRY(write_pages(file.get(), part, memory_offset + page * kPageSize));
+            IVMM_TRY(write_data_pages(file.get(), first + page, part));
         }
-        if (::ftruncate(file.get(), static_cast<off_t>(memory_offset + memory_bytes)) != 0) {
+        if (::ftruncate(file.get(), static_cast<off_t>(begin.size() + memory_bytes)) != 0) {
             return fail_errno("cannot give it its length");
         }
         return {};

@@ -13,7 +13,7 @@ namespace {
 
 using rpc::Json;
 
-constexpr uint64_t kMostClones = 64;
+constexpr uint64_t kMostOfAnInstant = 64;
 constexpr uint32_t kMostSeconds = 366 * 24 * 3600;  // of a diversion, as the switch has it
 
 const char* phase_name(StandbyStatus::Phase phase) {
@@ -169,8 +169,9 @@ Result<ForkRequest> request_from(const Json& params, const CloneSettings& settin
     if (params.contains("clones")) {
         const auto& clones = params["clones"];
         if (!clones.is_number_unsigned() || clones.get<uint64_t>() < 1 ||
-            clones.get<uint64_t>() > kMostClones) {
-            return fail_as(ErrorKind::kUsage, "clones must be a number from 1 to {}", kMostClones);
+            clones.get<uint64_t>() > kMostOfAnInstant) {
+            return fail_as(ErrorKind::kUsage, "clones must be a number from 1 to {}",
+                           kMostOfAnInstant);
         }
         request.clones = clones.get<uint32_t>();
     }
