@@ -177,7 +177,13 @@ Result<Message> RemoteTarget::answer(milliseconds patience) {
     while (true) {
         const auto left = std::chrono::ceil<milliseconds>(end - Clock::now());
         if (left.count() <= 0) {
-            return fail("{} does not answer", link_->name());
+            // It has not come to what was asked yet, if there are pages on their way before it.
+            return sender_.in_flight() > 0
+                       ? fail(
+                             "pages lag behind after {} s: the link is too slow for what the guest "
+                             "writes, or for the first copy",
+                             std::chrono::duration_cast<std::chrono::seconds>(patience).count())
+                       : fail("{} does not answer", link_->name());
         }
         IVMM_ASSIGN(const auto frame, link_->receive_frame(left));
         if (frame.type != MessageType::kApplied || Message::kType == MessageType::kApplied) {
