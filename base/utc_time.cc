@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <chrono>
 #include <ctime>
 
 namespace ivmm {
@@ -17,13 +18,21 @@ std::string to_second(std::time_t seconds) {
 }  // namespace
 
 std::string utc_time() {
-    return to_second(std::time(nullptr)) + "Z";
+    return utc_time(std::time(nullptr));
+}
+
+std::string utc_time(int64_t seconds) {
+    return to_second(seconds) + "Z";
 }
 
 std::string utc_time_us() {
-    std::timespec now{};
-    std::timespec_get(&now, TIME_UTC);
-    return fmt::format("{}.{:06}Z", to_second(now.tv_sec), now.tv_nsec / 1000);
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return utc_time_us(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+}
+
+std::string utc_time_us(int64_t microseconds) {
+    constexpr int64_t kSecond = 1'000'000;
+    return fmt::format("{}.{:06}Z", to_second(microseconds / kSecond), microseconds % kSecond);
 }
 
 }  // namespace ivmm

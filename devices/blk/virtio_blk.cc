@@ -260,6 +260,7 @@ void VirtioBlk::transfer(uint16_t queue, Chain chain, bool write, uint64_t secto
     [[maybe_unused]] const bool there = (!write || data.skip(sizeof(virtio_blk_outhdr))) &&
                                         data.take_dma(request.length, request.buffers);
     assert(there);
+    written_bytes_ += write ? request.length : 0;
     submit(queue, std::move(chain), std::move(request));
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <linux/virtio_blk.h>
+#include <atomic>
 
 #include <memory>
 #include <optional>
@@ -56,6 +57,9 @@ class VirtioBlk final : public Device {
     void reset() override;
 
     std::string state_id() const override { return "virtio-blk"; }
+    /// What the guest has had written, without zeroes that it only named. Any thread.
+    uint64_t written_bytes() const { return written_bytes_; }
+
     void freeze() override;
     void thaw() override;
     std::vector<std::byte> save_state() const override;
@@ -97,6 +101,7 @@ class VirtioBlk final : public Device {
     const uint64_t sectors_;
     virtio_blk_config config_{};
     log::Throttle throttle_;
+    std::atomic<uint64_t> written_bytes_ = 0;
 
     std::optional<Activation> activation_;
     bool frozen_ = false;

@@ -49,6 +49,7 @@ class FakeMachine final : public Machine, public ConsoleInput {
     }
     const GuestConfig& config() const override { return config_; }
     RunState state() const override { return state_; }
+    uint64_t disk_written_bytes() const override { return 0; }
     MachineStatus status() override {
         MachineStatus status;
         status.state = state_;

@@ -31,7 +31,8 @@ class CloneRecordTest : public testing::Test {
                 .complete = true,
                 .disks = {{"overlay", "/mnt/web/a", "/run/ivmm/copy.disks/0/a"},
                           {"shared", "/srv/b", "/srv/b"}},
-                .views = {{"/srv/web", "copy", "/run/ivmm/copy.disks/0", 4711}}};
+                .views = {{"/srv/web", "copy", "/run/ivmm/copy.disks/0", 4711, 256}},
+                .cause = {{"reason", "a test"}}};
     }
     std::string file(const std::string& name, const std::string& text = "") const {
         return dir_.file("ivmm/" + name, text);
@@ -72,7 +73,7 @@ TEST_F(CloneRecordTest, WhatIsNoRecordIsRefused) {
         auto bad = good;
         bad.erase(name);
         EXPECT_FALSE(clone_record_from(bad)) << name;
-        bad[name] = Json::object();
+        bad[name] = nullptr;
         EXPECT_FALSE(clone_record_from(bad)) << name;
     }
     for (const char* const list : {"disks", "views"}) {
@@ -89,8 +90,8 @@ TEST_F(CloneRecordTest, WhatIsNoRecordIsRefused) {
         EXPECT_FALSE(clone_record_from(odd));
     }
     auto newer = good;
-    newer["version"] = 2;
-    EXPECT_THAT(clone_record_from(newer).error().message, HasSubstr("version 2"));
+    newer["version"] = 3;
+    EXPECT_THAT(clone_record_from(newer).error().message, HasSubstr("version 3"));
 }
 
 TEST_F(CloneRecordTest, MissingAndDamaged) {

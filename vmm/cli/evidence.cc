@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <optional>
 
@@ -10,6 +11,8 @@
 #include "vmm/cli/snapshot.h"
 #include "vmm/control/version.h"
 #include "vmm/evidence/collect.h"
+#include "vmm/evidence/disk.h"
+#include "vmm/evidence/memory.h"
 #include "vmm/fork/clone_removal.h"
 
 namespace ivmm::cli {
@@ -52,12 +55,10 @@ class Instant {
     }
 
     const std::string& folder() const { return folder_; }
-    std::vector<std::string> disks() const {
-        std::vector<std::string> paths;
-        for (const auto& disk : report_.value("disks", Json::array())) {
-            paths.push_back(disk.value("path", ""));
-        }
-        return paths;
+    /// Of its disks; of a machine without disks: one that names nothing.
+    Result<CloneRecord> record() const {
+        const std::string name = report_.value("disks_of", "");
+        return name.empty() ? CloneRecord() : read_clone_record(name);
     }
     double pause_us() const { return report_.value("pause_us", 0.0); }
 
@@ -68,20 +69,23 @@ class Instant {
     Json report_;
 };
 
-std::vector<std::string> disks_of(const CloneRecord& record) {
-    std::vector<std::string> paths;
-    for (const auto& disk : record.disks) {
-        paths.push_back(disk.path);
+/// What the clone's process knows of it, or has left; null: nothing.
+Json testimony_of(const std::string& clone, ControlClient* process) {
+    if (process != nullptr) {
+        auto answer = process->call("evidence");
+        return answer ? *std::move(answer) : Json();
     }
-    return paths;
+    std::ifstream file(clone_testimony_path(clone));
+    Json left = file ? Json::parse(file, nullptr, false) : Json();
+    return left.is_object() ? left : Json();
 }
 
 Result<Json> export_to(const EvidenceOptions& options, const std::string& folder) {
     IVMM_ASSIGN(const auto record, read_clone_record(options.clone));
     IVMM_ASSIGN(const bool running, is_running(options.clone));
-    IVMM_ASSIGN(auto bundle, Bundle::begin(folder));
     const EndSignals blocked;
     IVMM_ASSIGN(const UniqueFd end, EndSignals::open());
+    IVMM_ASSIGN(auto bundle, Bundle::begin(folder));
     std::optional<Progress> progress;
     std::string shown;
     const auto on_progress = [&](const std::string& what, double done) {
@@ -100,25 +104,38 @@ Result<Json> export_to(const EvidenceOptions& options, const std::string& folder
                {"exported", utc_time()},
                {"running", running}};
     std::optional<Instant> instant;
-    std::vector<std::string> disks = disks_of(record);
+    evidence::Findings findings;
+    findings.cause = record.cause;
+    CloneRecord now = record;
     Json status;
+    Json testimony;
     if (running) {
         IVMM_ASSIGN(auto client, connect_to_guest(options.clone));
         IVMM_ASSIGN(status, client.call("status"));
+        testimony = testimony_of(options.clone, &client);
         IVMM_ASSIGN(auto taken, Instant::take(options.clone, bundle.scratch() + "/snapshot"));
         instant.emplace(std::move(taken));
-        disks = instant->disks();
+        IVMM_ASSIGN(now, instant->record());
         about["pause_us"] = instant->pause_us();
-        IVMM_TRY(evidence::add_memory(bundle, instant->folder(), on_progress));
+        const Json fork_point =
+            testimony.is_object() ? testimony.value("fork_point", Json()) : Json();
+        IVMM_ASSIGN(findings.memory,
+                    evidence::add_memory(bundle, instant->folder(), fork_point, on_progress));
     } else {
+        testimony = testimony_of(options.clone, nullptr);
         bundle.add_missing("memory: the clone does not run any more");
     }
     IVMM_TRY(evidence::add_record(bundle, record, status));
-    for (size_t i = 0; i < disks.size(); ++i) {
-        IVMM_TRY(evidence::add_disk(bundle, i, disks[i], on_progress));
+    for (size_t i = 0; i < now.disks.size(); ++i) {
+        IVMM_ASSIGN(auto files, evidence::add_disk(bundle, i, evidence::disk_states(record, now, i),
+                                                   on_progress));
+        findings.disks.push_back({fmt::format("disk{}", i), std::move(files)});
     }
-    IVMM_TRY(evidence::add_network(bundle, options.clone));
+    IVMM_TRY(evidence::add_network(bundle, options.clone, findings));
     IVMM_TRY(evidence::add_log(bundle, options.clone));
+    IVMM_TRY(evidence::add_testimony(bundle, testimony, findings));
+    findings.about = about;
+    IVMM_TRY(evidence::add_report(bundle, findings));
     IVMM_TRY(bundle.finish(about));
     return about;
 }

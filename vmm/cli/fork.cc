@@ -25,6 +25,7 @@ struct ForkOptions {
     SelectorOptions flows;
     uint32_t ttl_s = 0;
     std::string policy;
+    std::string reason;
     CloneOptions life;
     bool as_json = false;
 };
@@ -94,6 +95,9 @@ Result<Json> parameters(const ForkOptions& options) {
     if (options.clones != 1) {
         params["clones"] = options.clones;
     }
+    if (!options.reason.empty()) {
+        params["cause"] = {{"reason", options.reason}};
+    }
     IVMM_TRY(apply(options.life, params));
     const bool has_details =
         !options.flows.scope.empty() || options.ttl_s > 0 || !options.policy.empty();
@@ -159,6 +163,8 @@ void add_fork(CLI::App& app, Action& action) {
                      "cable")
         ->check(CLI::Range(1, 64))
         ->capture_default_str();
+    command->add_option("--reason", options->reason,
+                        "Why, for the clone's record and `ivmm evidence`");
     add_clone_life(*command, options->life);
     command->add_flag("--json", options->as_json, "For programs");
     command->footer(

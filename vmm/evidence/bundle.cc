@@ -1,22 +1,17 @@
 #include "vmm/evidence/bundle.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <cstdio>
 #include <filesystem>
-#include <memory>
 
-#include "base/hex.h"
 #include "base/unique_fd.h"
+#include "vmm/evidence/sha256.h"
 
 namespace ivmm::evidence {
 namespace {
-
-constexpr size_t kPiece = size_t{1} << 20;
 
 /// The file's content and its length are on the medium.
 Result<void> sync(const std::string& path, int flags = 0) {
@@ -47,36 +42,6 @@ Result<void> write_file(const std::string& path, std::string_view text) {
 }
 
 }  // namespace
-
-Result<std::string> sha256_of(const std::string& path) {
-    const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file) {
-        return fail_errno("cannot open '{}'", path);
-    }
-    const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(::EVP_MD_CTX_new(),
-                                                                     ::EVP_MD_CTX_free);
-    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-    unsigned length = 0;
-    std::vector<std::byte> buffer(kPiece);
-    bool good = context && ::EVP_DigestInit_ex(context.get(), ::EVP_sha256(), nullptr) == 1;
-    while (good) {
-        const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return fail_errno("cannot read '{}'", path);
-        }
-        if (n == 0) {
-            break;
-        }
-        good = ::EVP_DigestUpdate(context.get(), buffer.data(), static_cast<size_t>(n)) == 1;
-    }
-    if (!good || ::EVP_DigestFinal_ex(context.get(), digest.data(), &length) != 1) {
-        return fail("OpenSSL cannot make the SHA-256 of '{}'", path);
-    }
-    return encode_hex(std::as_bytes(std::span(digest).first(length)));
-}
 
 Result<Bundle> Bundle::begin(const std::string& folder) {
     const std::string partial = folder + ".partial";

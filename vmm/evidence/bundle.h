@@ -27,6 +27,7 @@ class Bundle {
                           const std::string& text);
     /// Something that belongs into it, why it is not there.
     void add_missing(const std::string& what) { missing_.push_back(what); }
+    const std::vector<std::string>& missing() const { return missing_; }
     /// A folder for whatever takes part in the making, and is no part of the bundle.
     std::string scratch() const { return partial_ + "/scratch"; }
 
@@ -44,8 +45,5 @@ class Bundle {
     std::map<std::string, std::string> files_;
     std::vector<std::string> missing_;
 };
-
-/// The SHA-256 of a file, in hexadecimal digits.
-Result<std::string> sha256_of(const std::string& path);
 
 }  // namespace ivmm::evidence

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#include <string_view>
 
 #include "base/checked.h"
 #include "base/unique_fd.h"
@@ -17,7 +19,9 @@
 namespace ivmm::evidence {
 namespace {
 
-constexpr char kCore[8] = "CORE";  // a note's name, padded to four bytes
+// The names of notes, padded to four bytes.
+constexpr char kCore[8] = "CORE";
+constexpr char kVmcoreinfo[12] = "VMCOREINFO";
 
 template <class T>
 void append(std::vector<std::byte>& out, const T& value) {
@@ -74,6 +78,23 @@ std::vector<std::byte> notes(const std::vector<VcpuState>& vcpus) {
     return out;
 }
 
+void append_vmcoreinfo(std::vector<std::byte>& out, const std::string& text) {
+    append(out, Elf64_Nhdr{sizeof("VMCOREINFO"), static_cast<Elf64_Word>(text.size()), 0});
+    append(out, kVmcoreinfo);
+    const auto bytes = std::as_bytes(std::span(text));
+    out.insert(out.end(), bytes.begin(), bytes.end());
+    out.resize(align_up<size_t>(out.size(), 4));
+}
+
+/// The text that Linux keeps for crash dumps at the beginning of a page (kernel/crash_core.c).
+std::optional<std::string> find_vmcoreinfo(ConstByteSpan page) {
+    const std::string_view text(reinterpret_cast<const char*>(page.data()), page.size());
+    if (!text.starts_with("OSRELEASE=") || text.find("\nPAGESIZE=") == text.npos) {
+        return std::nullopt;
+    }
+    return std::string(text.substr(0, text.find('\0')));
+}
+
 struct Piece {
     Gpa start;
     uint64_t bytes;
@@ -87,8 +108,8 @@ std::vector<Piece> pieces(uint64_t memory_bytes) {
     return all;
 }
 
-/// Everything before the memory, whole pages.
-std::vector<std::byte> head(uint64_t memory_bytes, const std::vector<std::byte>& note) {
+/// Everything before the memory: a page. The notes are behind it.
+std::vector<std::byte> head(uint64_t memory_bytes, uint64_t note_bytes) {
     const auto loads = pieces(memory_bytes);
     Elf64_Ehdr header{};
     std::memcpy(&header.e_ident, ELFMAG, SELFMAG);
@@ -104,14 +125,12 @@ std::vector<std::byte> head(uint64_t memory_bytes, const std::vector<std::byte>&
     header.e_phnum = static_cast<Elf64_Half>(1 + loads.size());
     std::vector<std::byte> out;
     append(out, header);
-    const uint64_t note_offset = sizeof(Elf64_Ehdr) + header.e_phnum * sizeof(Elf64_Phdr);
-    const uint64_t memory_offset = align_up<uint64_t>(note_offset + note.size(), kPageSize);
     Elf64_Phdr program{};
     program.p_type = PT_NOTE;
-    program.p_offset = note_offset;
-    program.p_filesz = note.size();
+    program.p_offset = kPageSize + memory_bytes;
+    program.p_filesz = note_bytes;
     append(out, program);
-    uint64_t offset = memory_offset;
+    uint64_t offset = kPageSize;
     for (const auto& piece : loads) {
         program = {};
         program.p_type = PT_LOAD;
@@ -125,8 +144,7 @@ std::vector<std::byte> head(uint64_t memory_bytes, const std::vector<std::byte>&
         append(out, program);
         offset += piece.bytes;
     }
-    out.insert(out.end(), note.begin(), note.end());
-    out.resize(memory_offset);
+    out.resize(kPageSize);
     return out;
 }
 
@@ -153,9 +171,7 @@ Result<void> write_core(const std::string& path, uint64_t memory_bytes,
         return fail_errno("cannot create '{}'", path);
     }
     auto filled = [&]() -> Result<void> {
-        const auto begin = head(memory_bytes, notes(vcpus));
-        IVMM_TRY(write_pages(file.get(), 0, begin));
-        const uint64_t first = begin.size() / kPageSize;
+        std::optional<std::string> vmcoreinfo;
         const uint64_t pages = memory_bytes / kPageSize;
         std::vector<std::byte> buffer(kPagesAtOnce * kPageSize);
         for (uint64_t page = 0; page < pages; page += kPagesAtOnce) {
@@ -165,12 +181,23 @@ Result<void> write_core(const std::string& path, uint64_t memory_bytes,
             const uint64_t count = std::min(kPagesAtOnce, pages - page);
             const ByteSpan part = ByteSpan(buffer).first(count * kPageSize);
             IVMM_TRY(read(page, count, part));
-            IVMM_TRY(write_data_pages(file.get(), first + page, part));
+            IVMM_TRY(write_data_pages(file.get(), 1 + page, part));
+            for (uint64_t i = 0; i < count && !vmcoreinfo; ++i) {
+                vmcoreinfo = find_vmcoreinfo(part.subspan(i * kPageSize, kPageSize));
+            }
         }
-        if (::ftruncate(file.get(), static_cast<off_t>(begin.size() + memory_bytes)) != 0) {
+        auto note = notes(vcpus);
+        if (vmcoreinfo) {
+            append_vmcoreinfo(note, *vmcoreinfo);
+        }
+        const uint64_t note_bytes = note.size();
+        note.resize(align_up<uint64_t>(note_bytes, kPageSize));
+        IVMM_TRY(write_pages(file.get(), 1 + pages, note));
+        if (::ftruncate(file.get(), static_cast<off_t>(kPageSize + memory_bytes + note_bytes)) !=
+            0) {
             return fail_errno("cannot give it its length");
         }
-        return {};
+        return write_pages(file.get(), 0, head(memory_bytes, note_bytes));
     }();
     if (!filled) {
         return annotate(std::move(filled).error(), fmt::format("the core file '{}'", path));

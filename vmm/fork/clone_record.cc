@@ -20,7 +20,7 @@ namespace {
 
 using rpc::Json;
 
-constexpr int kRecordVersion = 1;
+constexpr int kRecordVersion = 2;
 constexpr std::string_view kRecordSuffix = ".clone";
 constexpr std::string_view kFolderSuffix = ".disks";
 
@@ -44,6 +44,16 @@ class Members {
         const auto* const member = find(name);
         good_ = good_ && member->is_boolean();
         return good_ && member->get<bool>();
+    }
+    uint64_t natural(const char* name) {
+        const auto* const member = find(name);
+        good_ = good_ && member->is_number_unsigned();
+        return good_ ? member->get<uint64_t>() : 0;
+    }
+    Json object(const char* name) {
+        const auto* const member = find(name);
+        good_ = good_ && member->is_object();
+        return good_ ? *member : Json::object();
     }
     const Json& list(const char* name) {
         const auto* const member = find(name);
@@ -106,11 +116,12 @@ Json to_json(const CloneRecord& record) {
         views.push_back({{"store", view.store},
                          {"view", view.view},
                          {"mountpoint", view.mountpoint},
-                         {"server_pid", view.server_pid}});
+                         {"server_pid", view.server_pid},
+                         {"fork_point", view.fork_point}});
     }
     return {{"version", kRecordVersion}, {"clone", record.clone},       {"primary", record.primary},
             {"created", record.created}, {"complete", record.complete}, {"disks", std::move(disks)},
-            {"views", std::move(views)}};
+            {"views", std::move(views)}, {"cause", record.cause}};
 }
 
 Result<CloneRecord> clone_record_from(const Json& json) {
@@ -133,9 +144,10 @@ Result<CloneRecord> clone_record_from(const Json& json) {
     for (const auto& item : members.list("views")) {
         Members view(item);
         record.views.push_back({view.text("store"), view.text("view"), view.text("mountpoint"),
-                                view.number("server_pid")});
+                                view.number("server_pid"), view.natural("fork_point")});
         good = good && view.good();
     }
+    record.cause = members.object("cause");
     if (!good || !members.good()) {
         return fail("it is not the record of a clone");
     }
@@ -148,6 +160,10 @@ std::string clone_record_path(const std::string& clone) {
 
 std::string clone_folder(const std::string& clone) {
     return fmt::format("{}/{}{}", RuntimeDir::find().path(), clone, kFolderSuffix);
+}
+
+std::string clone_testimony_path(const std::string& clone) {
+    return fmt::format("{}/{}.testimony", RuntimeDir::find().path(), clone);
 }
 
 Result<void> write_clone_record(const CloneRecord& record) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,10 +13,11 @@ namespace ivmm {
 
 /// A view of an overlay that is the clone's own.
 struct CloneView {
-    std::string store;       ///< directory of the store
-    std::string view;        ///< its name there
-    std::string mountpoint;  ///< where it is mounted; a folder of the clone's own
-    int server_pid = 0;      ///< of the overlay server that made it
+    std::string store;        ///< directory of the store
+    std::string view;         ///< its name there
+    std::string mountpoint;   ///< where it is mounted; a folder of the clone's own
+    int server_pid = 0;       ///< of the overlay server that made it
+    uint64_t fork_point = 0;  ///< the layer that the fork has frozen; 0: not known
     bool operator==(const CloneView&) const = default;
 };
 
@@ -33,6 +35,9 @@ struct CloneRecord {
     bool complete = false;  ///< false: the fork was begun; what is named may be missing
     std::vector<CloneDisk> disks;
     std::vector<CloneView> views;
+    /// What has led to the fork, as whoever asked for it has said (docs/control-socket.md); an
+    /// object.
+    rpc::Json cause = rpc::Json::object();
     bool operator==(const CloneRecord&) const = default;
 };
 
@@ -44,6 +49,8 @@ Result<CloneRecord> clone_record_from(const rpc::Json& json);
 /// not.
 std::string clone_record_path(const std::string& clone);
 std::string clone_folder(const std::string& clone);
+/// The file in which its process leaves what it knows of it at its end (clone_witness.h).
+std::string clone_testimony_path(const std::string& clone);
 
 /// Writes the file, all of it or nothing. Errors: a path is not UTF-8 (kUsage).
 Result<void> write_clone_record(const CloneRecord& record);

@@ -165,6 +165,7 @@ Result<void> remove_claimed_clone_disks(const CloneRecord& record, bool force) {
             step(remove_file(disk.path));
         }
     }
+    step(remove_file(clone_testimony_path(record.clone)));
     // The record goes last: as long as it is there, all this can be done again.
     if (step({}) && step(remove_clone_folder(clone_folder(record.clone)))) {
         step(remove_file(clone_record_path(record.clone)));

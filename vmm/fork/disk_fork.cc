@@ -57,7 +57,8 @@ Result<void> check_is_file(const std::string& disk) {
 
 Result<std::unique_ptr<DiskFork>> DiskFork::prepare(const std::vector<DiskConfig>& disks,
                                                     const std::string& primary,
-                                                    const std::string& clone) {
+                                                    const std::string& clone,
+                                                    const rpc::Json& cause) {
     IVMM_TRY(check_guest_name(clone));
     IVMM_ASSIGN(auto claim, CloneClaim::take(clone));
     IVMM_TRY(check_is_new(clone));
@@ -66,6 +67,7 @@ Result<std::unique_ptr<DiskFork>> DiskFork::prepare(const std::vector<DiskConfig
     self->record_.clone = clone;
     self->record_.primary = primary;
     self->record_.created = utc_time();
+    self->record_.cause = cause;
     for (const auto& disk : disks) {
         IVMM_TRY(self->add(disk));
     }
@@ -183,8 +185,9 @@ Result<void> DiskFork::commit() {
 }
 
 Result<std::vector<ForkedDisk>> DiskFork::finish() {
-    for (auto& view : views_) {
-        IVMM_TRY(view.mount());
+    for (size_t i = 0; i < views_.size(); ++i) {
+        IVMM_TRY(views_[i].mount());
+        record_.views[i] = views_[i].view();
     }
     std::vector<ForkedDisk> forked;
     for (const auto& disk : record_.disks) {

@@ -38,14 +38,15 @@ class DiskFork {
  public:
     /// Finds out how each disk can be forked and does everything that can be done beforehand, while
     /// the guest runs. Waits for the disk. `primary` and `clone` are names of guests; paths are as
-    /// the process that has the disks open sees them.
+    /// the process that has the disks open sees them. `cause` is for the clone's record.
     ///
     /// Errors (nothing has happened): a clone of this name is there, a block device that is
     /// writable, a file where the copy should be, too little space for copies, an overlay whose
     /// server is not there or which has a view of the clone's name.
     static Result<std::unique_ptr<DiskFork>> prepare(const std::vector<DiskConfig>& disks,
                                                      const std::string& primary,
-                                                     const std::string& clone);
+                                                     const std::string& clone,
+                                                     const rpc::Json& cause = rpc::Json::object());
     /// Rolls back, unless finish() has succeeded.
     ~DiskFork();
     DiskFork(const DiskFork&) = delete;

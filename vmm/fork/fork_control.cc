@@ -122,6 +122,21 @@ Result<DivertRequest> divert_from(const Json& params) {
     return request;
 }
 
+/// What has led to the fork: an object of whoever asks for it, and from whom flows are taken.
+Result<Json> cause_from(const Json& params) {
+    constexpr size_t kMostBytes = size_t{16} << 10;
+    Json cause = params.value("cause", Json::object());
+    if (!cause.is_object() ||
+        cause.dump(-1, ' ', false, Json::error_handler_t::replace).size() > kMostBytes) {
+        return fail_as(ErrorKind::kUsage, "cause must be an object of at most {} bytes",
+                       kMostBytes);
+    }
+    if (params.contains("divert")) {
+        cause["divert"] = params["divert"];
+    }
+    return cause;
+}
+
 /// `hook` (which may be empty: none), `hook_timeout_s`, `lifetime_s` and `memory_limit`.
 Result<void> read_life(const Json& params, const CloneSettings& settings, ForkRequest& request) {
     request.hook = settings.hook;
@@ -151,9 +166,10 @@ Result<void> read_life(const Json& params, const CloneSettings& settings, ForkRe
 }
 
 Result<ForkRequest> request_from(const Json& params, const CloneSettings& settings) {
-    IVMM_TRY(rpc::check_parameters(params, {"name", "nets", "clones", "divert", "hook",
+    IVMM_TRY(rpc::check_parameters(params, {"name", "nets", "clones", "divert", "cause", "hook",
                                             "hook_timeout_s", "lifetime_s", "memory_limit"}));
     ForkRequest request;
+    IVMM_ASSIGN(request.cause, cause_from(params));
     IVMM_TRY(read_life(params, settings, request));
     if (params.contains("divert")) {
         if (params.contains("nets")) {

@@ -36,6 +36,7 @@ struct ForkRequest {
     std::vector<NetConfig> nets;          ///< cables of the clone's first network devices
     std::optional<DivertRequest> divert;  ///< then the cables are the switch's, and `nets` is empty
     uint32_t clones = 1;  ///< of this instant; the others are CLONE-2, …, without cables
+    rpc::Json cause = rpc::Json::object();  ///< what has led to it, for the clone's record
     CloneHook hook;
     CloneLimits limits;
     bool life_is_asked_for = false;  ///< these two were asked for, and are not the guest's own

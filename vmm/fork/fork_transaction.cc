@@ -47,8 +47,8 @@ Result<ForkReport> ForkTransaction::run(const ForkRequest& request, Stopwatch tr
 Result<void> ForkTransaction::prepare(const ForkRequest& request) {
     IVMM_TRY(launch_siblings(request));
     // The disks first: they refuse more often, and a target can be prepared but once.
-    IVMM_ASSIGN(disks_,
-                DiskFork::prepare(machine_.config().disks, machine_.config().name, request.clone));
+    IVMM_ASSIGN(disks_, DiskFork::prepare(machine_.config().disks, machine_.config().name,
+                                          request.clone, request.cause));
     return prepare_target(request);
 }
 

@@ -51,7 +51,8 @@ struct Standing {
     std::unique_ptr<GuestService> service;
     std::unique_ptr<CloneBackends> backends;
     std::unique_ptr<KvmMachine> machine;
-    UniqueFd image;        // of its memory, for its hook
+    UniqueFd image;        // of its memory
+    Registers registers;   // at the instant of the fork
     PrepareMessage order;  // once there is one
     uint64_t hook_us = 0;
 };
@@ -123,7 +124,7 @@ Result<void> restore(Channel& channel, Standing& standing) {
     if (!standing.order.hook.program.empty()) {
         IVMM_TRY(run_hook(standing, order.disks));
     }
-    standing.image.reset();
+    standing.registers.vcpus = order.state.vcpus;
     IVMM_TRY(standing.backends->plug_disks(*standing.machine, order.disks));
     for (size_t i = 0; i < standing.config.disks.size(); ++i) {
         standing.config.disks[i].path = order.disks[i];
@@ -147,18 +148,20 @@ Result<int> stand_by(Channel& channel) {
         return Unexpected{failed(channel, std::move(restored).error())};
     }
     KvmMachine& machine = *standing->machine;
-    auto code = standing->service->run({.lock = *std::move(lock),
-                                        .machine = std::move(standing->machine),
-                                        .owner = UniqueFd(),
-                                        .clones = {},
-                                        .limits = standing->order.limits},
-                                       [&] {
-                                           RunningMessage running;
-                                           running.first_run_ns = machine.first_run_ns();
-                                           running.private_bytes = private_bytes();
-                                           running.hook_us = standing->hook_us;
-                                           static_cast<void>(channel.send(running));
-                                       });
+    auto code = standing->service->run(
+        {.lock = *std::move(lock),
+         .machine = std::move(standing->machine),
+         .owner = UniqueFd(),
+         .clones = {},
+         .limits = standing->order.limits,
+         .fork_point = ForkPoint{std::move(standing->image), std::move(standing->registers)}},
+        [&] {
+            RunningMessage running;
+            running.first_run_ns = machine.first_run_ns();
+            running.private_bytes = private_bytes();
+            running.hook_us = standing->hook_us;
+            static_cast<void>(channel.send(running));
+        });
     if (!code) {
         return Unexpected{failed(channel, std::move(code).error())};
     }

@@ -51,7 +51,10 @@ Result<void> ViewFork::end_commit() {
         may_exist_ = report.error().code == ETIMEDOUT || report.error().code == EPIPE;
         return failed(report.error());
     }
-    pause_us_ = report->is_object() ? report->value("pause_us", 0.0) : 0.0;
+    if (report->is_object()) {
+        pause_us_ = report->value("pause_us", 0.0);
+        view_.fork_point = report->value("frozen_layer", uint64_t{0});
+    }
     return {};
 }
 

@@ -15,6 +15,7 @@ class ViewFork {
     ViewFork(overlay::ServedMount parent, CloneView view)
         : parent_(std::move(parent)), view_(std::move(view)) {}
 
+    /// Its fork_point is known after the commit.
     const CloneView& view() const { return view_; }
     bool is_of(const overlay::ServedMount& mount) const {
         return parent_.server.pid == mount.server.pid && parent_.view == mount.view;

@@ -1,28 +1,13 @@
 #include "vmm/guest/clone_life.h"
 
-#include <fstream>
-
 #include "base/log.h"
 #include "vmm/config/size.h"
+#include "vmm/guest/own_memory.h"
 
 namespace ivmm {
 namespace {
 
 constexpr std::chrono::milliseconds kLook{500};
-
-/// What this process alone has in memory and in swap, in bytes, without files that it has mapped.
-uint64_t own_bytes() {
-    std::ifstream status("/proc/self/status");
-    uint64_t kibibytes = 0;
-    for (std::string word; status >> word;) {
-        if (word == "RssAnon:" || word == "VmSwap:") {
-            uint64_t part = 0;
-            status >> part;
-            kibibytes += part;
-        }
-    }
-    return kibibytes << 10;
-}
 
 }  // namespace
 
@@ -46,7 +31,7 @@ void CloneLife::look() {
     if (limits_.memory_bytes == 0 || over_memory_) {
         return;
     }
-    if (const uint64_t bytes = own_bytes(); bytes > limits_.memory_bytes) {
+    if (const uint64_t bytes = own_memory_bytes(); bytes > limits_.memory_bytes) {
         over_memory_ = true;
         log::warning("the clone has {} of memory for itself, its limit is {}: it is paused",
                      format_size(bytes), format_size(limits_.memory_bytes));

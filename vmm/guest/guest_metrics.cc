@@ -16,6 +16,8 @@ void add_machine(const MachineStatus& status, Metrics& metrics) {
     metrics.gauge("ivmm_guest_memory_shared_bytes",
                   "The memory image of a clone's fork point, which its clones share.",
                   static_cast<double>(status.memory_shared_bytes));
+    metrics.counter("ivmm_guest_disk_written_bytes_total", "Written to disks by the guest.",
+                    static_cast<double>(status.disk_written_bytes));
     for (size_t i = 0; i < status.vcpus.size(); ++i) {
         metrics.counter("ivmm_guest_vcpu_exits_total", "Returns from the guest's code to ivmm.",
                         static_cast<double>(status.vcpus[i].exits), {{"vcpu", std::to_string(i)}});

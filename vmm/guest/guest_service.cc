@@ -9,6 +9,7 @@
 #include "vmm/cli/standard_files.h"
 #include "vmm/control/guest_control.h"
 #include "vmm/control/parameters.h"
+#include "vmm/fork/clone_record.h"
 #include "vmm/fork/fork_control.h"
 #include "vmm/fork/standby_keeper.h"
 #include "vmm/guest/clone_life.h"
@@ -76,6 +77,16 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
     IVMM_ASSIGN(const auto life, CloneLife::begin(guest.limits, *loop_,
                                                   {.stop = [&] { machine->stop(); },
                                                    .pause = [&] { control.pause(); }}));
+    std::unique_ptr<CloneWitness> witness;
+    if (guest.fork_point) {
+        IVMM_ASSIGN(witness,
+                    CloneWitness::begin(*std::move(guest.fork_point), *machine, *console_, *loop_));
+        server_.add_method("evidence",
+                           [&](ControlConnection&, const rpc::Json& params) -> Result<rpc::Json> {
+                               IVMM_TRY(rpc::check_parameters(params, {}));
+                               return witness->testify();
+                           });
+    }
     control.describe_with([&](rpc::Json& status) { life->describe(status); });
     if (machine->config().standby) {
         keeper->keep_standby({});
@@ -85,6 +96,11 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
     }
     loop_->run();
 
+    if (witness) {
+        if (const auto left = witness->leave(clone_testimony_path(name)); !left) {
+            log::warning("{}", left.error().message);
+        }
+    }
     snapshots.cancel();
     peers->cancel();
     keeper.reset();

@@ -10,6 +10,7 @@
 #include "vmm/console/console_hub.h"
 #include "vmm/control/control_server.h"
 #include "vmm/control/runtime_dir.h"
+#include "vmm/guest/clone_witness.h"
 #include "vmm/machine/machine.h"
 
 namespace ivmm {
@@ -30,8 +31,9 @@ class GuestService {
         /// A socket on which the guest's life depends: when the client at its other end goes
         /// without having detached, the guest is stopped. May be empty.
         UniqueFd owner;
-        CloneSettings clones = {};  ///< of its clones
-        CloneLimits limits = {};    ///< its own, if it is a clone
+        CloneSettings clones = {};                 ///< of its clones
+        CloneLimits limits = {};                   ///< its own, if it is a clone
+        std::optional<ForkPoint> fork_point = {};  ///< if it is a clone
     };
     /// Starts the guest and serves it until it has ended; then releases all that it had. Once.
     /// `on_started` is called when the vCPUs run. Returns the exit code.

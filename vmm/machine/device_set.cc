@@ -104,7 +104,9 @@ Result<void> DeviceSet::add_disk(const DiskConfig& config, const Backends& backe
     IVMM_ASSIGN(auto device,
                 virtio::VirtioBlk::create(loop_, memory_, std::move(disk), config.serial,
                                           static_cast<uint16_t>(queues)));
-    return add_virtio(fmt::format("blk{}", disks_++), "virtio-blk", config.path, std::move(device));
+    disks_.push_back(device.get());
+    return add_virtio(fmt::format("blk{}", disks_.size() - 1), "virtio-blk", config.path,
+                      std::move(device));
 }
 
 Result<void> DeviceSet::add_net(const NetConfig& config, const Backends& backends) {
@@ -129,6 +131,14 @@ void DeviceSet::set_detail(std::string_view name, std::string detail) {
             return;
         }
     }
+}
+
+uint64_t DeviceSet::disk_written_bytes() const {
+    uint64_t bytes = 0;
+    for (const auto* const disk : disks_) {
+        bytes += disk->written_bytes();
+    }
+    return bytes;
 }
 
 std::vector<DeviceSection> DeviceSet::save() const {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/event_loop.h"
+#include "devices/blk/virtio_blk.h"
 #include "devices/bus.h"
 #include "devices/console_port.h"
 #include "devices/platform/platform_event.h"
@@ -42,6 +43,8 @@ class DeviceSet {
     /// console=hvc0, else the serial port.
     ConsoleInput& console_input() { return *console_input_; }
     const std::vector<DeviceStatus>& status() const { return status_; }
+    /// What the guest has had written. Any thread.
+    uint64_t disk_written_bytes() const;
     /// Says what a device stands on now. Only while nobody asks for the status.
     void set_detail(std::string_view name, std::string detail);
 
@@ -73,7 +76,7 @@ class DeviceSet {
     std::vector<DeviceStatus> status_;
     std::vector<Suspendable*> parts_;
     ConsoleInput* console_input_ = nullptr;
-    uint32_t disks_ = 0;
+    std::vector<const virtio::VirtioBlk*> disks_;
     uint32_t nets_ = 0;
 };
 

@@ -212,6 +212,7 @@ MachineStatus KvmMachine::status() {
     status.memory_bytes = memory_->size();
     status.memory_resident_bytes = memory_->resident_bytes();
     status.memory_shared_bytes = memory_->shared_bytes();
+    status.disk_written_bytes = disk_written_bytes();
     status.host_kind = host_kind_name(kvm_.host_kind());
     status.kernel_command_line = command_line_;
     for (const auto& vcpu : vcpus_) {

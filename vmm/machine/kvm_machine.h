@@ -54,6 +54,7 @@ class KvmMachine final : public Machine {
     const GuestConfig& config() const override { return config_; }
     RunState state() const override { return state_; }
     MachineStatus status() override;
+    uint64_t disk_written_bytes() const override { return devices_->disk_written_bytes(); }
     ConsoleInput& console_input() override { return devices_->console_input(); }
 
  private:

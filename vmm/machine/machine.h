@@ -54,6 +54,7 @@ struct MachineStatus {
     uint64_t memory_bytes = 0;
     uint64_t memory_resident_bytes = 0;  ///< of guest memory: pages that take host memory
     uint64_t memory_shared_bytes = 0;    ///< of the image that it shares with other clones
+    uint64_t disk_written_bytes = 0;     ///< by the guest, since the machine was made
     std::string host_kind;               ///< "kvm_intel", "kvm_amd", "kvm_pvm"
     std::string kernel_command_line;     ///< as the guest gets it
     std::vector<VcpuStatus> vcpus;
@@ -94,6 +95,8 @@ class Machine {
 
     virtual RunState state() const = 0;
     virtual MachineStatus status() = 0;
+    /// What the guest has had written to its disks, since the machine was made.
+    virtual uint64_t disk_written_bytes() const = 0;
     /// Takes what the user types.
     virtual ConsoleInput& console_input() = 0;
 };

@@ -30,11 +30,11 @@ Json diversion_of(const Rule& rule, const End& attacker) {
     return diversion;
 }
 
-Json fork_of(const Rule& rule, Json diversion) {
+Json fork_of(const Rule& rule, Json diversion, const Json& cause) {
     if (!rule.policy.empty()) {
         diversion["policy"] = rule.policy;
     }
-    Json params{{"divert", std::move(diversion)}};
+    Json params{{"divert", std::move(diversion)}, {"cause", cause}};
     if (rule.lifetime_s > 0) {
         params["lifetime_s"] = rule.lifetime_s;
     }
@@ -49,11 +49,11 @@ Result<std::unique_ptr<Actions>> Actions::start(std::string guest, EventLoop& lo
     return actions;
 }
 
-void Actions::carry_out(const Rule& rule, const End& attacker, Done done) {
+void Actions::carry_out(const Rule& rule, const End& attacker, const Json& cause, Done done) {
     Json params = diversion_of(rule, attacker);
     const bool forks = rule.action == Action::kFork;
     if (forks) {
-        params = fork_of(rule, std::move(params));
+        params = fork_of(rule, std::move(params), cause);
     } else {
         params["clone"] = rule.clone;
     }

@@ -26,7 +26,8 @@ class Actions {
     /// What is under way is not waited for, what has not begun is not done.
     ~Actions() { ending_ = true; }
 
-    void carry_out(const Rule& rule, const End& attacker, Done done);
+    /// `cause` is for the record of a clone that is forked.
+    void carry_out(const Rule& rule, const End& attacker, const rpc::Json& cause, Done done);
 
  private:
     Actions(std::string guest, EventLoop& loop) : guest_(std::move(guest)), loop_(loop) {}

@@ -23,6 +23,13 @@ Json to_json(const Alert& alert) {
 
 }  // namespace
 
+Json cause_of(const Alert& alert, const Decision& decision) {
+    return {{"rule", decision.rule->name},
+            {"reason", decision.reason},
+            {"attacker", to_string(alert.attacker.address)},
+            {"alert", to_json(alert)}};
+}
+
 Result<DecisionLog> DecisionLog::open(std::string sensor, const std::string& path) {
     DecisionLog log;
     log.sensor_ = std::move(sensor);

@@ -11,6 +11,9 @@
 
 namespace ivmm::watch {
 
+/// Why something is done: the rule, its reason and the alert, for the record of a clone.
+rpc::Json cause_of(const Alert& alert, const Decision& decision);
+
 /// What was decided and what has become of it, as JSON, one object a line in ASCII (docs/watch.md).
 /// Of one kind at most 10 a second are told, the rest is counted. One thread.
 class DecisionLog {

@@ -97,7 +97,7 @@ Decision Watcher::take(const Alert& alert) {
         } else {
             const Rule& rule = *decision.rule;
             actions_->carry_out(
-                rule, alert.attacker,
+                rule, alert.attacker, cause_of(alert, decision),
                 [this, alert, &rule](const Result<Json>& outcome) { ended(alert, rule, outcome); });
         }
     }
