@@ -82,6 +82,8 @@ class CloneLifeTest(ForkCase):
 
         main = self.start_writer(file, "--recycle")
         first, second = self.clone(), self.clone()
+        self.refused("already", "--name", first.name)  # and costs none of them
+        self.assertEqual(self.standby()["clones"], 2)
         third = self.clone()
         first.wait_end()
         for clone in (second, third):

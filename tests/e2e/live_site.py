@@ -65,7 +65,8 @@ class LiveSite:
         self.ivmm("standby", "main")
 
     def fork(self, clone):
-        self.ivmm("fork", "main", "--name", clone, "--attacker", ATTACKER)
+        self.ivmm("fork", "main", "--name", clone, "--attacker", ATTACKER, "--lifetime",
+                  "3600", "--memory-limit", "1G")
 
     def attack(self, connections):
         """The attacker opens so many."""

@@ -21,7 +21,8 @@ class Terminal:
         self.workspace = workspace
         Terminal.number += 1
         self.socket = workspace.path / f"tmux-{Terminal.number}"
-        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "env", "-i",
+        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", workspace.path,
+                  "env", "-i",
                   f"PATH={os.environ['PATH']}", f"XDG_RUNTIME_DIR={workspace.path}", "PS1=ready> ",
                   "TERM=screen", "sh")
 
@@ -84,6 +85,10 @@ class TopTest(LiveTest):
         self.terminal.keys("f", "y")
         self.expect("trap runs again")
         self.assertEqual(self.status("trap"), "running")
+        self.terminal.keys("e", "y")
+        self.expect("the evidence of trap")
+        folders = list(self.site.workspace.path.glob("evidence-trap-*"))
+        self.assertEqual([(folder / "report.html").exists() for folder in folders], [True])
         self.terminal.keys("u", "y")
         self.expect("1 diversions to trap have ended")
         self.assertNotIn(ATTACKER, self.site.ivmm("switch", "status", "lan"))

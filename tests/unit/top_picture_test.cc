@@ -16,6 +16,8 @@ Json guest(const std::string& name, const std::string& primary = "") {
             {"state", "running"},
             {"uptime_s", 62.0},
             {"primary", primary},
+            {"ends_in_s", nullptr},
+            {"memory_limit_bytes", 0},
             {"memory_private_bytes", 4 << 20},
             {"memory_shared_bytes", 0},
             {"flows", 3},
@@ -53,6 +55,13 @@ TEST(TopPictureTest, ClonesStandBelowTheirPrimary) {
     EXPECT_THAT(top_names(state), ElementsAre("alone", "web", "trap", "old", "x"));
     EXPECT_THAT(text_of(state), HasSubstr("\n  trap "));
     EXPECT_THAT(text_of(state), HasSubstr("\n  old                ended"));
+}
+
+TEST(TopPictureTest, HowLongACloneHasAndHowMuch) {
+    Json trap = guest("trap", "web");
+    trap["ends_in_s"] = 90.0;
+    trap["memory_limit_bytes"] = 64 << 20;
+    EXPECT_THAT(text_of(host({guest("web"), trap})), HasSubstr("4M/64M"));
 }
 
 TEST(TopPictureTest, NothingRuns) {

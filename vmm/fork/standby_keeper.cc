@@ -117,6 +117,7 @@ void StandbyKeeper::fork(ForkRequest request, Done<ForkReport> done) {
         }
         done(std::move(report));
         // Nobody waits any more for what is left to do.
+        recycle();
         if (stale_) {
             make_ ? arm(kAtOnceMs) : discard();
         }
@@ -259,26 +260,27 @@ void StandbyKeeper::tick() {
     }
 }
 
-Result<void> StandbyKeeper::make_room(uint32_t more) {
-    if (clones_.size() + more <= options_.max_clones) {
-        return {};
-    }
-    if (!options_.recycle || more > options_.max_clones) {
+Result<void> StandbyKeeper::check_room(uint32_t more) const {
+    // With recycle, the oldest ones go when the new ones run: a fork that fails costs none.
+    const size_t before = options_.recycle ? 0 : clones_.size();
+    if (before + more > options_.max_clones) {
         return fail("{} clones of this guest run, and there may be {} at most: stop one",
                     clones_.size(), options_.max_clones);
     }
-    while (clones_.size() + more > options_.max_clones) {
+    return {};
+}
+
+void StandbyKeeper::recycle() {
+    while (clones_.size() > options_.max_clones) {
         end_oldest_clone();
     }
-    return {};
 }
 
 void StandbyKeeper::end_oldest_clone() {
     const auto oldest = std::ranges::min_element(
         clones_, {}, [](const auto& entry) { return entry.second.number; });
     const pid_t pid = oldest->first;
-    log::info("there are {} clones: the oldest (process {}) is stopped to make room",
-              clones_.size(), pid);
+    log::info("there are {} clones: the oldest (process {}) is stopped", clones_.size(), pid);
     // As for everybody who ends it; one that does not listen has no more time than its disks need.
     ::kill(pid, SIGTERM);
     pollfd ended{oldest->second.pidfd.get(), POLLIN, 0};
@@ -296,7 +298,7 @@ Result<ForkReport> StandbyKeeper::fork_now(const ForkRequest& request, const Sto
         named.name_is_made_up = true;
     }
     IVMM_TRY(check_guest_name(named.clone));
-    IVMM_TRY(make_room(named.clones));
+    IVMM_TRY(check_room(named.clones));
     const bool waited_for_sync = status().phase != StandbyStatus::Phase::kInSync;
     if (!is_ready()) {
         IVMM_TRY(build());

@@ -87,7 +87,9 @@ class StandbyKeeper {
     void replace_target();
     Result<ForkReport> fork_now(const ForkRequest& request, const Stopwatch& trigger);
     /// For so many clones more.
-    Result<void> make_room(uint32_t more);
+    Result<void> check_room(uint32_t more) const;
+    /// Ends the oldest ones, if there are too many.
+    void recycle();
     void end_oldest_clone();
     void adopt(ForkTarget::Child child);
     void forget_clone(pid_t pid);

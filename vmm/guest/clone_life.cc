@@ -39,10 +39,26 @@ void CloneLife::look() {
     }
 }
 
+double CloneLife::left_s() const {
+    const std::chrono::duration<double> left = end_ - Clock::now();
+    return std::max(0.0, left.count());
+}
+
+void CloneLife::add_to(Metrics& metrics) const {
+    if (limits_.lifetime_s > 0) {
+        metrics.gauge("ivmm_clone_ends_in_seconds", "How long a clone with a lifetime has.",
+                      left_s());
+    }
+    if (limits_.memory_bytes > 0) {
+        metrics.gauge("ivmm_clone_memory_limit_bytes",
+                      "Memory for itself with which a clone is paused.",
+                      static_cast<double>(limits_.memory_bytes));
+    }
+}
+
 void CloneLife::describe(rpc::Json& status) const {
     if (limits_.lifetime_s > 0) {
-        const std::chrono::duration<double> left = end_ - Clock::now();
-        status["ends_in_s"] = std::max(0.0, left.count());
+        status["ends_in_s"] = left_s();
     }
     if (limits_.memory_bytes > 0) {
         status["memory_limit_bytes"] = limits_.memory_bytes;

@@ -8,6 +8,7 @@
 #include "base/timer.h"
 #include "vmm/config/clone_settings.h"
 #include "vmm/control/json_rpc.h"
+#include "vmm/control/metrics.h"
 
 namespace ivmm {
 
@@ -26,12 +27,15 @@ class CloneLife {
 
     /// Adds what there is to say to the answer of `status` (docs/control-socket.md).
     void describe(rpc::Json& status) const;
+    /// Likewise to the metrics (docs/metrics.md).
+    void add_to(Metrics& metrics) const;
 
  private:
     using Clock = std::chrono::steady_clock;
     CloneLife(const CloneLimits& limits, Reaction reaction)
         : limits_(limits), reaction_(std::move(reaction)) {}
     void look();
+    double left_s() const;
 
     const CloneLimits limits_;
     const Reaction reaction_;

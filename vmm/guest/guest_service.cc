@@ -40,11 +40,6 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
     IVMM_ASSIGN(auto keeper, StandbyKeeper::create(*machine, *loop_, keeping));
     const ForkControl forks(*keeper, guest.clones, server_, *loop_);
     IVMM_ASSIGN(const auto peers, peer::PeerControl::create(*machine, *keeper, server_));
-    server_.add_method("metrics",
-                       [&](ControlConnection&, const rpc::Json& params) -> Result<rpc::Json> {
-                           IVMM_TRY(rpc::check_parameters(params, {}));
-                           return guest_metrics(machine->status(), keeper->status()).to_json();
-                       });
     SnapshotControl snapshots(*machine, *keeper, server_, *loop_);
     IVMM_ASSIGN(auto listener, lock->listen());
     IVMM_TRY(server_.listen(std::move(listener)));
@@ -77,6 +72,13 @@ Result<int> GuestService::run(Guest guest, const std::function<void()>& on_start
     IVMM_ASSIGN(const auto life, CloneLife::begin(guest.limits, *loop_,
                                                   {.stop = [&] { machine->stop(); },
                                                    .pause = [&] { control.pause(); }}));
+    server_.add_method("metrics",
+                       [&](ControlConnection&, const rpc::Json& params) -> Result<rpc::Json> {
+                           IVMM_TRY(rpc::check_parameters(params, {}));
+                           auto metrics = guest_metrics(machine->status(), keeper->status());
+                           life->add_to(metrics);
+                           return metrics.to_json();
+                       });
     std::unique_ptr<CloneWitness> witness;
     if (guest.fork_point) {
         IVMM_ASSIGN(witness,

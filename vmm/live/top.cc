@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <climits>
 #include <csignal>
 #include <functional>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "base/utc_time.h"
 #include "vmm/cli/cli.h"
 #include "vmm/cli/signals.h"
+#include "vmm/live/evidence_job.h"
 #include "vmm/live/host_state.h"
 #include "vmm/live/top_actions.h"
 #include "vmm/live/top_screen.h"
@@ -27,7 +29,7 @@ namespace {
 
 using rpc::Json;
 
-constexpr const char* kKeys = "q quit  up/down select  f freeze/thaw  u undivert";
+constexpr const char* kKeys = "q quit  up/down select  f freeze/thaw  u undivert  e evidence";
 
 /// `ivmm top` on a terminal: what it shows, and what its keys do.
 class Top {
@@ -111,6 +113,9 @@ class Top {
                 return ask("freeze or thaw", &freeze_or_thaw);
             case 'u':
                 return ask("give back to the primary all that goes to", &undivert_all);
+            case 'e':
+                return ask("collect the evidence here of",
+                           [this](const std::string& clone) { return collect_evidence(clone); });
             default:
                 return;
         }
@@ -126,7 +131,24 @@ class Top {
         }
     }
 
-    void ask(const char* what, Result<std::string> (*act)(const std::string&)) {
+    Result<std::string> collect_evidence(const std::string& clone) {
+        if (evidence_) {
+            return fail("evidence is being collected already");
+        }
+        std::array<char, PATH_MAX> here{};
+        if (::getcwd(here.data(), here.size()) == nullptr) {
+            return fail_errno("there is no current folder");
+        }
+        const std::string folder = fmt::format("{}/evidence-{}-{}", here.data(), clone, utc_time());
+        IVMM_ASSIGN(evidence_, EvidenceJob::start(loop_, clone, folder, [this](std::string said) {
+                        foot_ = printable(std::move(said));
+                        evidence_.reset();
+                        draw();
+                    }));
+        return "evidence goes to " + folder;
+    }
+
+    void ask(const char* what, const std::function<Result<std::string>(const std::string&)>& act) {
         if (selected_.empty()) {
             return;
         }
@@ -149,6 +171,7 @@ class Top {
     std::string question_;  // that a key has to answer
     std::function<void()> answer_;
     TopScreen screen_;
+    std::unique_ptr<EvidenceJob> evidence_;  // while there is one
 };
 
 /// A descriptor that is readable when the terminal has another size.

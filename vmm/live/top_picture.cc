@@ -102,11 +102,20 @@ std::string last_pause(const Json& forks) {
 }
 
 std::string guest_line(std::string_view name, std::string_view state, std::string_view up,
-                       std::string_view own, std::string_view shared, std::string_view flows,
-                       std::string_view attacker, std::string_view standby, std::string_view behind,
-                       std::string_view forks, std::string_view pause) {
-    return fmt::format("{:<20} {:<9} {:>8} {:>8} {:>8} {:>6} {:<20} {:<8} {:>8} {:>5} {:>10}", name,
-                       state, up, own, shared, flows, attacker, standby, behind, forks, pause);
+                       std::string_view left, std::string_view own, std::string_view shared,
+                       std::string_view flows, std::string_view attacker, std::string_view standby,
+                       std::string_view behind, std::string_view forks, std::string_view pause) {
+    return fmt::format(
+        "{:<20} {:<9} {:>8} {:>8} {:>11} {:>8} {:>6} {:<20} {:<8} {:>8} {:>5} {:>10}", name, state,
+        up, left, own, shared, flows, attacker, standby, behind, forks, pause);
+}
+
+/// "12M", or "12M/64M" where there is a limit.
+std::string own_memory(const Json& guest) {
+    const std::string own = size(guest, "memory_private_bytes");
+    return guest.value("memory_limit_bytes", uint64_t{0}) == 0
+               ? own
+               : own + "/" + size(guest, "memory_limit_bytes");
 }
 
 PictureLine draw_row(const Row& row, const std::string& selected) {
@@ -114,7 +123,7 @@ PictureLine draw_row(const Row& row, const std::string& selected) {
     const std::string shown = (row.is_clone ? "  " : "") + plain(name);
     PictureLine line;
     if (row.has_ended) {
-        line.text = guest_line(shown, "ended", "-", "-", "-", "-", "-", "-", "-", "-", "-");
+        line.text = guest_line(shown, "ended", "-", "-", "-", "-", "-", "-", "-", "-", "-", "-");
         line.style = Style::kDim;
     } else {
         const Json& guest = *row.guest;
@@ -126,7 +135,10 @@ PictureLine draw_row(const Row& row, const std::string& selected) {
         line.text = guest_line(
             shown, text_of(guest, "state"),
             up ? cli::format_duration(guest.value("uptime_s", 0.0)) : "-",
-            size(guest, "memory_private_bytes"), size(guest, "memory_shared_bytes"),
+            guest.at("ends_in_s").is_number()
+                ? cli::format_duration(guest["ends_in_s"].get<double>())
+                : "-",
+            own_memory(guest), size(guest, "memory_shared_bytes"),
             row.is_clone ? std::to_string(guest.value("flows", uint64_t{0})) : "-", diverted(guest),
             has_standby ? phase : "-", has_standby ? size(standby, "behind_bytes") : "-",
             up ? std::to_string(forks.value("done", uint64_t{0})) : "-", last_pause(forks));
@@ -275,8 +287,8 @@ std::vector<std::string> top_names(const Json& state) {
 
 std::vector<PictureLine> draw_top(const TopView& view) {
     std::vector<PictureLine> lines;
-    lines.push_back({guest_line("GUEST", "STATE", "UP", "PRIVATE", "SHARED", "FLOWS", "DIVERTED",
-                                "STANDBY", "BEHIND", "FORKS", "LAST PAUSE"),
+    lines.push_back({guest_line("GUEST", "STATE", "UP", "ENDS IN", "PRIVATE", "SHARED", "FLOWS",
+                                "DIVERTED", "STANDBY", "BEHIND", "FORKS", "LAST PAUSE"),
                      Style::kTitle});
     const auto rows = rows_of(*view.state);
     for (const auto& row : rows) {
