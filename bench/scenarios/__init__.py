@@ -5,7 +5,7 @@ says, whether it runs GUESTS (and so needs KVM), and two functions: targets(cont
 and returns the cells to measure.
 """
 
-from . import blk, boot, exits, fork, intercept, overlay, restore, start, switch, sync
+from . import blk, boot, evidence, exits, fork, intercept, overlay, restore, start, switch, sync
 
 ALL = {scenario.NAME: scenario for scenario in
-       (start, exits, blk, boot, overlay, fork, sync, restore, switch, intercept)}
+       (start, exits, blk, boot, overlay, fork, sync, restore, switch, intercept, evidence)}

@@ -45,20 +45,28 @@ Result<Json> wait_for(ControlClient& call, const SnapshotOptions& options) {
     IVMM_ASSIGN(const auto signals, EndSignals::open());
     const auto begin = Clock::now();
     std::optional<Progress> progress;
+    auto on_instant = options.on_instant;
     while (true) {
         auto answer = call.answer(Clock::now() + kLook);
         if (answer || answer.error().code != ETIMEDOUT) {
+            if (on_instant) {
+                on_instant();
+            }
             return answer;
         }
         if (EndSignals::take(signals.get())) {
             IVMM_TRY(other.call("snapshot.cancel"));
         }
+        IVMM_ASSIGN(const auto status, other.call("snapshot.status"));
+        const double done = status.value("done", 0.0);
+        if (on_instant && done > 0) {
+            std::exchange(on_instant, {})();
+        }
         if (Clock::now() - begin > kQuick) {
             if (!progress) {
                 progress.emplace("snapshot of " + options.guest);
             }
-            IVMM_ASSIGN(const auto status, other.call("snapshot.status"));
-            progress->show(status.value("done", 0.0));
+            progress->show(done);
         }
     }
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -14,6 +15,9 @@ struct SnapshotOptions {
     std::optional<std::string> base;
     bool stop = false;
     bool as_json = false;
+    /// Called once, if it is there: the guest has stood still, and goes on; what is left to do
+    /// takes longer. Also if there will be no snapshot.
+    std::function<void()> on_instant;
 };
 
 /// The folder whatever this process's is, without a slash at its end.

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <future>
 
 #include "base/unique_fd.h"
 #include "vmm/evidence/sha256.h"
@@ -39,6 +40,22 @@ Result<void> write_file(const std::string& path, std::string_view text) {
         return fail_errno("cannot create '{}'", path);
     }
     return write_all(file.get(), text, path);
+}
+
+/// Brings it to the disk as well.
+Result<rpc::Json> describe_file(const std::string& folder, const std::string& name,
+                                const std::string& what) {
+    const std::string path = folder + "/" + name;
+    IVMM_TRY(sync(path));
+    IVMM_ASSIGN(const auto digest, sha256_of(path));
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0) {
+        return fail_errno("cannot look at '{}'", path);
+    }
+    return rpc::Json{{"name", name},
+                     {"what", what},
+                     {"bytes", static_cast<uint64_t>(status.st_size)},
+                     {"sha256", digest}};
 }
 
 }  // namespace
@@ -78,8 +95,14 @@ Result<std::string> Bundle::add(const std::string& name, const std::string& what
     if (error) {
         return fail("cannot create the folder of '{}': {}", path, error.message());
     }
+    const std::scoped_lock lock(*mutex_);
     files_[name] = what;
     return path;
+}
+
+void Bundle::add_missing(const std::string& what) {
+    const std::scoped_lock lock(*mutex_);
+    missing_.push_back(what);
 }
 
 Result<void> Bundle::add_text(const std::string& name, const std::string& what,
@@ -89,30 +112,30 @@ Result<void> Bundle::add_text(const std::string& name, const std::string& what,
 }
 
 Result<rpc::Json> Bundle::describe_files() const {
-    rpc::Json files = rpc::Json::array();
+    // The large ones take their time: several at once.
+    std::vector<std::future<Result<rpc::Json>>> described;
     for (const auto& [name, what] : files_) {
-        const std::string path = partial_ + "/" + name;
-        IVMM_TRY(sync(path));
-        IVMM_ASSIGN(const auto digest, sha256_of(path));
-        struct stat status {};
-        if (::stat(path.c_str(), &status) != 0) {
-            return fail_errno("cannot look at '{}'", path);
-        }
-        files.push_back({{"name", name},
-                         {"what", what},
-                         {"bytes", static_cast<uint64_t>(status.st_size)},
-                         {"sha256", digest}});
+        described.push_back(std::async(std::launch::async, describe_file, partial_, name, what));
+    }
+    rpc::Json files = rpc::Json::array();
+    for (auto& one : described) {
+        IVMM_ASSIGN(auto file, one.get());
+        files.push_back(std::move(file));
     }
     return files;
 }
 
 Result<void> Bundle::finish(rpc::Json about) {
-    std::error_code error;
-    std::filesystem::remove_all(scratch(), error);
+    auto removed = std::async(std::launch::async, [this] {
+        std::error_code error;
+        std::filesystem::remove_all(scratch(), error);
+        return error;
+    });
+    IVMM_ASSIGN(const auto files, describe_files());
+    std::error_code error = removed.get();
     if (error) {
         return fail("cannot remove '{}': {}", scratch(), error.message());
     }
-    IVMM_ASSIGN(const auto files, describe_files());
     about["files"] = files;
     about["missing"] = missing_;
     const std::string manifest = partial_ + "/manifest.json";

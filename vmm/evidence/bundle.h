@@ -1,6 +1,8 @@
 #pragma once
 
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -11,7 +13,7 @@ namespace ivmm::evidence {
 
 /// A folder of files that say together what a clone was (docs/evidence.md). Until finish() it has
 /// another name, and goes with this object; so a folder of the name that was asked for is whole.
-/// One thread.
+/// Several threads may add() to it at the same time; everything else on one.
 class Bundle {
  public:
     /// Errors: there is something of the name; the folder cannot be made.
@@ -26,7 +28,7 @@ class Bundle {
     Result<void> add_text(const std::string& name, const std::string& what,
                           const std::string& text);
     /// Something that belongs into it, why it is not there.
-    void add_missing(const std::string& what) { missing_.push_back(what); }
+    void add_missing(const std::string& what);
     const std::vector<std::string>& missing() const { return missing_; }
     /// A folder for whatever takes part in the making, and is no part of the bundle.
     std::string scratch() const { return partial_ + "/scratch"; }
@@ -42,6 +44,7 @@ class Bundle {
 
     std::string folder_;
     std::string partial_;  // empty: it was finished, or moved from
+    std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();  // guards the next two
     std::map<std::string, std::string> files_;
     std::vector<std::string> missing_;
 };

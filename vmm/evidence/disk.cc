@@ -35,70 +35,99 @@ void flush(const std::string& path) {
     static_cast<void>(file && ::fsync(file.get()) == 0);
 }
 
-/// Both states as raw images.
-struct Images {
-    std::string before;
-    std::string after;
-};
+}  // namespace
 
-Result<Images> read_states(const Bundle& bundle, const DiskStates& states,
-                           const OnProgress& progress, const std::string& name) {
-    flush(states.now.path);
-    IVMM_ASSIGN(const auto store, storage::Store::open(states.view.store));
-    const std::string path = states.now.path.substr(states.view.mountpoint.size());
-    const Images images{bundle.scratch() + "/" + name + "-fork.raw",
-                        bundle.scratch() + "/" + name + ".raw"};
-    double begin = 0;
-    storage::ExportOptions options;
-    options.progress = [&](double part) { return progress(name, begin + part / 4); };
-    IVMM_ASSIGN(const auto now, storage::open_tree(*store, states.view.view));
-    IVMM_TRY(storage::export_file(now, path, images.after, options));
-    begin = 0.25;
-    const std::string layer = std::to_string(states.fork_point);
-    IVMM_ASSIGN(const auto past, storage::open_tree(*store, layer));
-    if (past.name != "layer " + layer) {
-        return fail("a view has the number {} for a name, which is that of the layer", layer);
+DiskExport::DiskExport(Bundle& bundle, const CloneRecord& record, size_t number)
+    : bundle_(bundle),
+      number_(number),
+      name_(fmt::format("disk{}", number)),
+      disk_(record.disks.at(number)),
+      view_(view_of(record, disk_.path)) {}
+
+Result<void> DiskExport::read_state(const CloneView& view, const std::string& tree,
+                                    const std::string& path, const std::string& out,
+                                    const OnProgress& progress) const {
+    IVMM_ASSIGN(const auto store, storage::Store::open(view.store));
+    IVMM_ASSIGN(const auto state, storage::open_tree(*store, tree));
+    if (tree != view.view && state.name != "layer " + tree) {
+        return fail("a view has the number {} for a name, which is that of the layer", tree);
     }
-    IVMM_TRY(storage::export_file(past, path, images.before, options));
-    return images;
+    storage::ExportOptions options;
+    options.progress = [&](double part) { return progress(name_, part / 2); };
+    return storage::export_file(state, path.substr(view.mountpoint.size()), out, options);
 }
 
-Result<void> add_images(Bundle& bundle, const Images& images, const std::string& name,
-                        const OnProgress& progress) {
-    IVMM_ASSIGN(const auto past, bundle.add(name + "-fork.qcow2", "the disk at the fork"));
-    IVMM_ASSIGN(
-        const auto now,
-        bundle.add(name + ".qcow2", fmt::format("the disk: what is different from {}-fork.qcow2, "
-                                                "which it needs beside it",
-                                                name)));
-    IVMM_TRY(run_qemu_img({"convert", "-p", "-f", "raw", "-O", "qcow2", images.before, past}, -1,
-                          [&](double done) { return progress(name, 0.5 + done / 4); }));
-    // An image with nothing of its own, which then gets what makes the difference.
-    const auto more = [&](double done) { return progress(name, 0.75 + done / 4); };
-    IVMM_TRY(run_qemu_img({"create", "-q", "-f", "qcow2", "-b", images.after, "-F", "raw", now}, -1,
-                          more));
+Result<void> DiskExport::add_past(const OnProgress& progress) {
+    if (disk_.method == "shared") {
+        return {};
+    }
+    if (view_.view.empty() || view_.fork_point == 0) {
+        bundle_.add_missing(
+            fmt::format("{}: what it was at the fork, and the files that have changed since then: "
+                        "only disks on "
+                        "an overlay keep that (docs/clone-disks.md)",
+                        name_));
+        return {};
+    }
     IVMM_TRY(
-        run_qemu_img({"rebase", "-p", "-f", "qcow2", "-b", past, "-F", "qcow2", now}, -1, more));
-    // Wherever the folder is: the one beside it.
-    return run_qemu_img(
-        {"rebase", "-u", "-f", "qcow2", "-b", name + "-fork.qcow2", "-F", "qcow2", now}, -1, more);
+        read_state(view_, std::to_string(view_.fork_point), disk_.path, past_image(), progress));
+    IVMM_ASSIGN(const auto out, bundle_.add(name_ + "-fork.qcow2", "the disk at the fork"));
+    IVMM_TRY(run_qemu_img({"convert", "-p", "-f", "raw", "-O", "qcow2", past_image(), out}, -1,
+                          [&](double done) { return progress(name_, (1 + done) / 2); }));
+    has_past_ = true;
+    return {};
 }
 
-Result<Json> add_files(Bundle& bundle, const Images& images, const std::string& name) {
-    for (const auto& image : {images.before, images.after}) {
+Result<void> DiskExport::add_present(const CloneRecord& now, const OnProgress& progress) {
+    const CloneDisk& disk = now.disks.at(number_);
+    const CloneView view = view_of(now, disk.path);
+    if (!has_past_ || view.store != view_.store) {
+        IVMM_ASSIGN(const auto out,
+                    bundle_.add(name_ + ".qcow2", fmt::format("the disk '{}'", disk.path)));
+        return run_qemu_img(
+            {"convert", "-p", "-U", "-f", "raw", "-O", "qcow2", "-S", "4k", disk.path, out}, -1,
+            [&](double done) { return progress(name_, done); });
+    }
+    flush(disk.path);
+    IVMM_TRY(read_state(view, view.view, disk.path, present_image(), progress));
+    has_both_ = true;
+    const std::string past = name_ + "-fork.qcow2";
+    IVMM_ASSIGN(
+        const auto out,
+        bundle_.add(name_ + ".qcow2",
+                    fmt::format("the disk: what is different from {}, which it needs beside "
+                                "it",
+                                past)));
+    const std::string below = std::filesystem::path(out).parent_path().string() + "/" + past;
+    // An image with nothing of its own, which then gets what makes the difference.
+    const auto more = [&](double done) { return progress(name_, (1 + done) / 2); };
+    IVMM_TRY(run_qemu_img({"create", "-q", "-f", "qcow2", "-b", present_image(), "-F", "raw", out},
+                          -1, more));
+    IVMM_TRY(
+        run_qemu_img({"rebase", "-p", "-f", "qcow2", "-b", below, "-F", "qcow2", out}, -1, more));
+    // Wherever the folder is: the one beside it.
+    return run_qemu_img({"rebase", "-u", "-f", "qcow2", "-b", past, "-F", "qcow2", out}, -1, more);
+}
+
+Result<Json> DiskExport::add_files() {
+    if (!has_both_) {
+        return Json::array();
+    }
+    for (const auto& image : {past_image(), present_image()}) {
         if (const auto replayed = replay_journal(image); !replayed) {
-            bundle.add_missing(fmt::format("{}: what is only in the journal of its file system: {}",
-                                           name, replayed.error().message));
+            bundle_.add_missing(
+                fmt::format("{}: what is only in the journal of its file system: {}", name_,
+                            replayed.error().message));
         }
     }
-    const UniqueFd before(::open(images.before.c_str(), O_RDONLY | O_CLOEXEC));
-    const UniqueFd after(::open(images.after.c_str(), O_RDONLY | O_CLOEXEC));
+    const UniqueFd before(::open(past_image().c_str(), O_RDONLY | O_CLOEXEC));
+    const UniqueFd after(::open(present_image().c_str(), O_RDONLY | O_CLOEXEC));
     if (!before || !after) {
-        return fail_errno("cannot open the images of {}", name);
+        return fail_errno("cannot open the images of {}", name_);
     }
-    IVMM_ASSIGN(const auto path, bundle.add(name + "-files.jsonl",
-                                            "the files that have changed since the fork, a line "
-                                            "each"));
+    IVMM_ASSIGN(const auto path, bundle_.add(name_ + "-files.jsonl",
+                                             "the files that have changed since the fork, a line "
+                                             "each"));
     std::ofstream lines(path);
     Json all = Json::array();
     const auto listed = list_file_changes(before.get(), after.get(), [&](Json change) {
@@ -111,45 +140,10 @@ Result<Json> add_files(Bundle& bundle, const Images& images, const std::string& 
         return fail("cannot write '{}'", path);
     }
     if (!listed) {
-        bundle.add_missing(fmt::format("{}: the files that have changed, or some of them: {}", name,
-                                       listed.error().message));
+        bundle_.add_missing(fmt::format("{}: the files that have changed, or some of them: {}",
+                                        name_, listed.error().message));
     }
     return all;
-}
-
-}  // namespace
-
-DiskStates disk_states(const CloneRecord& record, const CloneRecord& now_record, size_t number) {
-    DiskStates states;
-    states.now = now_record.disks.at(number);
-    states.view = view_of(now_record, states.now.path);
-    if (number < record.disks.size()) {
-        const CloneView own = view_of(record, record.disks[number].path);
-        states.fork_point = own.store == states.view.store ? own.fork_point : 0;
-    }
-    return states;
-}
-
-Result<Json> add_disk(Bundle& bundle, size_t number, const DiskStates& states,
-                      const OnProgress& progress) {
-    const std::string name = fmt::format("disk{}", number);
-    if (states.view.view.empty() || states.fork_point == 0) {
-        if (states.now.method != "shared") {
-            bundle.add_missing(fmt::format(
-                "{}: what it was at the fork, and the files that have changed since then: only "
-                "disks on an overlay keep that (docs/clone-disks.md)",
-                name));
-        }
-        IVMM_ASSIGN(const auto out,
-                    bundle.add(name + ".qcow2", fmt::format("the disk '{}'", states.now.path)));
-        IVMM_TRY(run_qemu_img(
-            {"convert", "-p", "-U", "-f", "raw", "-O", "qcow2", "-S", "4k", states.now.path, out},
-            -1, [&](double done) { return progress(name, done); }));
-        return Json::array();
-    }
-    IVMM_ASSIGN(const auto images, read_states(bundle, states, progress, name));
-    IVMM_TRY(add_images(bundle, images, name, progress));
-    return add_files(bundle, images, name);
 }
 
 }  // namespace ivmm::evidence

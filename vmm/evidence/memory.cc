@@ -28,10 +28,11 @@ constexpr uint64_t kParts = 256;
 
 struct Past {
     UniqueFd memory;
+    uint64_t bytes = 0;
     Registers registers;
 };
 
-Result<Past> open_past(const Json& fork_point, uint64_t bytes) {
+Result<Past> open_past(const Json& fork_point) {
     Past past;
     const std::string path = fork_point.value("memory", "");
     past.memory.reset(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -40,8 +41,9 @@ Result<Past> open_past(const Json& fork_point, uint64_t bytes) {
         return fail_errno("cannot open '{}'", path);
     }
     const auto encoded = decode_hex(fork_point.value("registers", ""));
-    if (static_cast<uint64_t>(status.st_size) != bytes || !encoded) {
-        return fail("what the clone's process says of it makes no sense");
+    past.bytes = static_cast<uint64_t>(status.st_size);
+    if (past.bytes % kPageSize != 0 || !encoded) {
+        return fail("what the clone's process says of its fork makes no sense");
     }
     IVMM_ASSIGN(past.registers, decode_state<Registers>(*encoded));
     return past;
@@ -102,6 +104,21 @@ class Difference {
 
 }  // namespace
 
+Result<void> add_fork_memory(Bundle& bundle, const Json& fork_point, const OnProgress& progress) {
+    if (!fork_point.is_object()) {
+        bundle.add_missing("memory at the fork: the machine's process does not have it");
+        return {};
+    }
+    IVMM_ASSIGN(const auto past, open_past(fork_point));
+    IVMM_ASSIGN(const auto path,
+                bundle.add("memory-fork.elf", "memory and registers at the instant of the fork"));
+    const auto read = [&](uint64_t first, uint64_t /*count*/, ByteSpan out) {
+        return read_pages(past.memory.get(), first, out);
+    };
+    return write_core(path, past.bytes, past.registers.vcpus, read,
+                      [&](double done) { return progress("memory at the fork", done); });
+}
+
 Result<Json> add_memory(Bundle& bundle, const std::string& folder, const Json& fork_point,
                         const OnProgress& progress) {
     IVMM_ASSIGN(const auto snapshot, read_snapshot(folder));
@@ -109,7 +126,6 @@ Result<Json> add_memory(Bundle& bundle, const std::string& folder, const Json& f
     IVMM_ASSIGN(const auto now_path,
                 bundle.add("memory.elf", "memory and registers, as an ELF core"));
     if (!fork_point.is_object()) {
-        bundle.add_missing("memory at the fork: the machine's process does not have it");
         const auto read = [&](uint64_t first, uint64_t count, ByteSpan out) {
             return memory.read(first, count, out);
         };
@@ -117,9 +133,10 @@ Result<Json> add_memory(Bundle& bundle, const std::string& folder, const Json& f
                             [&](double done) { return progress("memory", done); }));
         return Json();
     }
-    IVMM_ASSIGN(const auto past, open_past(fork_point, memory.bytes()));
-    IVMM_ASSIGN(const auto past_path,
-                bundle.add("memory-fork.elf", "the same at the instant of the fork"));
+    IVMM_ASSIGN(const auto past, open_past(fork_point));
+    if (past.bytes != memory.bytes()) {
+        return fail("its memory at the fork had another size than it has");
+    }
     Difference difference(memory.bytes() / kPageSize);
     std::vector<std::byte> before(kPagesAtOnce * kPageSize);
     const auto read_now = [&](uint64_t first, uint64_t count, ByteSpan out) -> Result<void> {
@@ -130,12 +147,7 @@ Result<Json> add_memory(Bundle& bundle, const std::string& folder, const Json& f
         return {};
     };
     IVMM_TRY(write_core(now_path, memory.bytes(), snapshot.machine.vcpus, read_now,
-                        [&](double done) { return progress("memory", done / 2); }));
-    const auto read_past = [&](uint64_t first, uint64_t /*count*/, ByteSpan out) {
-        return read_pages(past.memory.get(), first, out);
-    };
-    IVMM_TRY(write_core(past_path, memory.bytes(), past.registers.vcpus, read_past,
-                        [&](double done) { return progress("memory", (1 + done) / 2); }));
+                        [&](double done) { return progress("memory", done); }));
     const Json changes = difference.describe(memory.bytes());
     IVMM_TRY(bundle.add_text("memory.json",
                              "how much of the memory has changed, and the programs that were "
