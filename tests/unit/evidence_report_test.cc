@@ -209,7 +209,7 @@ TEST(Report, IsAsLargeAsSomebodyCanRead) {
     all.disks.push_back({"disk0", files});
     const std::string html = make_report(all, make_timeline(all), {});
     EXPECT_LT(html.size(), size_t{1} << 20);
-    EXPECT_THAT(html, HasSubstr("more are in sessions.jsonl"));
+    EXPECT_THAT(html, HasSubstr("9992 others"));
     EXPECT_THAT(html, HasSubstr("more are in disk0-files.jsonl"));
 }
 

@@ -24,6 +24,8 @@ namespace {
 using rpc::Json;
 
 constexpr size_t kMostRows = 300;
+constexpr size_t kMostOfKind = 60;
+constexpr size_t kMostFarEnds = 8;
 constexpr size_t kMostTalks = 60;
 constexpr size_t kMostTalkBytes = size_t{16} << 10;
 constexpr size_t kMostPorts = 8;
@@ -139,16 +141,28 @@ std::string what_happened(const std::vector<Json>& timeline) {
         "<h2>What happened when</h2>\n<div class=card>" + plot_timeline(timeline) +
         "</div>\n<details class=rest open><summary>" + count_of(timeline.size(), "event") +
         "</summary><div class=card><table>\n<thead><tr><th>time<th>what</tr></thead>\n";
-    for (size_t i = 0; i < std::min(timeline.size(), kMostRows); ++i) {
-        const auto& event = timeline[i];
-        std::string id = event.value("eventid", "");
+    std::map<std::string, size_t> shown;
+    size_t left = 0;
+    for (const auto& event : timeline) {
+        const std::string id = event.value("eventid", "");
+        // Of a kind of which there are very many, the first: they must not hide the others.
+        if (++shown[id] > kMostOfKind) {
+            ++left;
+            continue;
+        }
         const bool bad = id == "ivmm.session.blocked" || id == "ivmm.switch.contained";
         html += fmt::format("<tr><td class=t title=\"{}\">{}</td><td class=\"w{}\">{}</td></tr>\n",
                             text_of(event, "datetime"), clock_of(event.value("datetime", "")),
                             bad ? " blocked" : "", text_of(event, "message"));
     }
-    return html + "</table>" + note_of_rest(timeline.size(), "timeline.jsonl") +
-           "</div></details>\n";
+    html += "</table>";
+    if (left > 0) {
+        html += fmt::format(
+            "<p class=soft>Of each kind these are the first {}; {} more are in "
+            "timeline.jsonl.</p>\n",
+            kMostOfKind, left);
+    }
+    return html + "</div></details>\n";
 }
 
 /// Sessions of the same two machines with the same outcome.
@@ -160,6 +174,15 @@ struct Group {
     std::string first;
     std::string last;
 };
+
+void merge(Group& into, const Group& other) {
+    into.count += other.count;
+    into.bytes_in += other.bytes_in;
+    into.bytes_out += other.bytes_out;
+    into.ports.insert(other.ports.begin(), other.ports.end());
+    into.first = into.first.empty() ? other.first : std::min(into.first, other.first);
+    into.last = std::max(into.last, other.last);
+}
 
 std::string ports_text(const std::set<uint16_t>& ports) {
     std::string text;
@@ -194,21 +217,38 @@ std::string who_talked(const Findings& findings) {
         const std::string opener = session.value("opened_by", "");
         const bool by_clone = opener == "clone";
         const bool silent = by_clone && session.value("frames_in", uint64_t{0}) == 0;
-        Group& group = groups[{session.value("remote", ""), session.value("protocol", ""), opener,
-                               silent, by_clone ? session.value("verdict", "") : ""}];
-        ++group.count;
-        group.bytes_in += session.value("bytes_in", uint64_t{0});
-        group.bytes_out += session.value("bytes_out", uint64_t{0});
-        group.ports.insert(session.value(by_clone ? "remote_port" : "local_port", uint16_t{0}));
-        const std::string first = session.value("first", "");
-        const std::string last = session.value("last", "");
-        group.first = group.first.empty() ? first : std::min(group.first, first);
-        group.last = std::max(group.last, last);
+        merge(groups[{session.value("remote", ""), session.value("protocol", ""), opener, silent,
+                      by_clone ? session.value("verdict", "") : ""}],
+              {1,
+               session.value("bytes_in", uint64_t{0}),
+               session.value("bytes_out", uint64_t{0}),
+               {session.value(by_clone ? "remote_port" : "local_port", uint16_t{0})},
+               session.value("first", ""),
+               session.value("last", "")});
     }
-    std::vector<std::pair<Key, Group>> rows(groups.begin(), groups.end());
-    std::ranges::stable_sort(rows, std::ranges::greater(), [](const auto& row) {
+    std::vector<std::pair<Key, Group>> all(groups.begin(), groups.end());
+    std::ranges::stable_sort(all, std::ranges::greater(), [](const auto& row) {
         return row.second.bytes_in + row.second.bytes_out;
     });
+    // Where there are many far ends with the same outcome, the others are one row.
+    std::vector<std::pair<Key, Group>> rows;
+    std::map<Key, size_t> far_ends;
+    std::map<Key, size_t> others;  // their places in rows
+    for (const auto& [key, group] : all) {
+        Key kind = key;
+        std::get<0>(kind).clear();
+        const size_t number = ++far_ends[kind];
+        if (number <= kMostFarEnds) {
+            rows.emplace_back(key, group);
+            continue;
+        }
+        const auto [place, is_new] = others.try_emplace(kind, rows.size());
+        if (is_new) {
+            rows.emplace_back(kind, Group());
+        }
+        std::get<0>(rows[place->second].first) = fmt::format("{} others", number - kMostFarEnds);
+        merge(rows[place->second].second, group);
+    }
     std::string html =
         "<h2>Who talked to whom</h2>\n<div class=card><table>\n<thead><tr><th>far end<th>how<th>"
         "ports<th class=n>times<th class=n>in<th class=n>out<th>from, to<th>outcome</tr></thead>\n";
