@@ -70,7 +70,8 @@ std::string draw(const Lane& lane, int64_t begin_us, int64_t end_us) {
             continue;
         }
         const double height = kHeight * (0.25 + 0.75 * lane.counts[i] / most);
-        const int64_t at = begin_us + (end_us - begin_us) * static_cast<int64_t>(i) / kColumns;
+        const int64_t at =
+            begin_us + (end_us - begin_us) * static_cast<int64_t>(i) / int64_t{kColumns};
         bars += fmt::format(
             "<rect x={} y={:.1f} width=1 height={:.1f}><title>{}: {}</title></rect>", i,
             kHeight - height, height, utc_time(at / 1'000'000).substr(11, 8), lane.counts[i]);
