@@ -24,11 +24,38 @@ constexpr char kLine = ' ';
 constexpr char kError = '!';
 
 constexpr std::array kAllowed = {
-    SCMP_SYS(read),           SCMP_SYS(pread64),     SCMP_SYS(write),     SCMP_SYS(lseek),
-    SCMP_SYS(mmap),           SCMP_SYS(munmap),      SCMP_SYS(mremap),    SCMP_SYS(madvise),
-    SCMP_SYS(mprotect),       SCMP_SYS(brk),         SCMP_SYS(futex),     SCMP_SYS(clock_gettime),
-    SCMP_SYS(gettimeofday),   SCMP_SYS(time),        SCMP_SYS(getrandom), SCMP_SYS(rt_sigreturn),
-    SCMP_SYS(rt_sigprocmask), SCMP_SYS(sched_yield), SCMP_SYS(exit),      SCMP_SYS(exit_group),
+    SCMP_SYS(read),
+    SCMP_SYS(pread64),
+    SCMP_SYS(write),
+    SCMP_SYS(lseek),
+    SCMP_SYS(mmap),
+    SCMP_SYS(munmap),
+    SCMP_SYS(mremap),
+    SCMP_SYS(madvise),
+    SCMP_SYS(mprotect),
+    SCMP_SYS(brk),
+    SCMP_SYS(futex),
+    SCMP_SYS(clock_gettime),
+    SCMP_SYS(gettimeofday),
+    SCMP_SYS(time),
+    SCMP_SYS(getrandom),
+    SCMP_SYS(rt_sigreturn),
+    SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(sched_yield),
+    SCMP_SYS(exit),
+    SCMP_SYS(exit_group),
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    // What the sanitizers' own code does, as in looking whether memory can be read.
+    SCMP_SYS(pipe2),
+    SCMP_SYS(close),
+    SCMP_SYS(getpid),
+    SCMP_SYS(gettid),
+    SCMP_SYS(readlink),
+    SCMP_SYS(rt_sigaction),
+    SCMP_SYS(sigaltstack),
+    SCMP_SYS(nanosleep),
+    SCMP_SYS(clock_nanosleep),
+#endif
 };
 
 /// What is not allowed fails with EPERM.
