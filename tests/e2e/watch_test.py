@@ -169,10 +169,14 @@ class WatchTest(WatchCase):
         self.watch(self.FORK)
         self.send(eve())
         self.wait_for_status(lambda s: s["done"]["fork"] == 1)
-        self.assertEqual([(fork["method"], fork["params"]) for fork in guest.forks],
-                         [("fork", {"divert": {"remote": ATTACKER, "scope": "ip+new-flows",
-                                               "ttl_s": 60}})])
+        fork, = guest.forks
+        cause = fork["params"].pop("cause")
+        self.assertEqual((fork["method"], fork["params"]),
+                         ("fork", {"divert": {"remote": ATTACKER, "scope": "ip+new-flows",
+                                              "ttl_s": 60}}))
         decided, done = self.decisions()
+        self.assertEqual(cause, {"rule": "exploit", "attacker": ATTACKER,
+                                 "reason": decided["reason"], "alert": decided["alert"]})
         self.assertEqual(decided["eventid"], "ivmm.watch.fork")
         self.assertEqual((decided["src_ip"], decided["src_port"], decided["sensor"]),
                          (ATTACKER, 49759, "web"))
