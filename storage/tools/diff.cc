@@ -229,6 +229,23 @@ class Walk {
 
 }  // namespace
 
+std::string_view type_name(mode_t mode) {
+    switch (mode & S_IFMT) {
+        case S_IFREG:
+            return "file";
+        case S_IFDIR:
+            return "directory";
+        case S_IFLNK:
+            return "link";
+        case S_IFIFO:
+            return "fifo";
+        case S_IFSOCK:
+            return "socket";
+        default:
+            return "device";
+    }
+}
+
 Result<void> diff(const StoredTree& from, const StoredTree& to, bool with_ranges,
                   const Visit& visit) {
     return Walk(from, to, with_ranges, visit).run();

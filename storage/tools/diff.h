@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -38,6 +39,10 @@ struct DiffEntry {
     /// Why the contents cannot be compared: one is damaged. They are taken as changed.
     std::string error = {};
 };
+
+/// What type of object the S_IFMT bits of a mode stand for: "file", "directory", "link", "fifo",
+/// "socket" or "device".
+std::string_view type_name(mode_t mode);
 
 /// Tells what is different in `to`, directory by directory, each sorted by name, until `visit`
 /// gives an error. Both are trees of one store, opened from the same Store object.

@@ -100,6 +100,16 @@ class EvidenceTest(ForkCase):
         self.assertIn("no clone 'nobody'", nobody.stderr)
         self.end(clone)
 
+    def test_a_clone_that_writes_no_disk(self):
+        self.workspace.ivmm("stop", "main")
+        self.assertEqual(self.main.wait_end(), 0)
+        self.main = self.start("dirty", "--mem", "64M", "--disk", f"{self.disk},ro", cmdline=WRITES)
+        self.main.wait_for("generation=")
+        clone = self.clone("--name", "trap")
+        self.assertIn("memory.elf", [file["name"] for file in self.evidence("trap")["files"]])
+        self.check_disk()
+        self.end(clone)
+
     def test_an_export_that_fails_leaves_nothing(self):
         clone = self.clone("--name", "trap")
         full = self.workspace.path / "full"

@@ -62,10 +62,10 @@ class Instant {
     }
 
     const std::string& folder() const { return folder_; }
-    /// Of its disks; of a machine without disks: one that names nothing.
-    Result<CloneRecord> record() const {
+    /// Of its disks; `own`, the clone's, if it has none that it writes.
+    Result<CloneRecord> record(const CloneRecord& own) const {
         const std::string name = report_.value("disks_of", "");
-        return name.empty() ? CloneRecord() : read_clone_record(name);
+        return name.empty() ? own : read_clone_record(name);
     }
     double pause_us() const { return report_.value("pause_us", 0.0); }
 
@@ -151,14 +151,16 @@ class Export {
         });
         if (!taken) {
             stopped_ = true;
-            if (!is_past) {
-                on_instant();
-            }
+        }
+        if (!is_past) {
+            on_instant();
+        }
+        if (!taken) {
             return Unexpected{std::move(taken).error()};
         }
         about_["pause_us"] = taken->pause_us();
         instant_.emplace(*std::move(taken));
-        return instant_->record();
+        return instant_->record(record_);
     }
 
     using Moment = std::shared_future<Result<CloneRecord>>;
@@ -178,7 +180,7 @@ class Export {
             IVMM_TRY(disk.add_past(unseen()));
         }
         IVMM_TRY(now.get());
-        return add_present(*now.get(), unseen());
+        return add_present(*now.get(), shown());
     }
 
     Result<void> add_present(const CloneRecord& now, const evidence::OnProgress& progress) {

@@ -22,23 +22,6 @@ struct OverlayDiffOptions {
     bool as_json = false;
 };
 
-std::string_view type_name(mode_t type) {
-    switch (type) {
-        case S_IFREG:
-            return "file";
-        case S_IFDIR:
-            return "directory";
-        case S_IFLNK:
-            return "link";
-        case S_IFIFO:
-            return "fifo";
-        case S_IFSOCK:
-            return "socket";
-        default:
-            return "device";
-    }
-}
-
 std::string_view kind_name(DiffEntry::Kind kind) {
     return kind == DiffEntry::Kind::kAdded     ? "added"
            : kind == DiffEntry::Kind::kRemoved ? "removed"
@@ -46,8 +29,9 @@ std::string_view kind_name(DiffEntry::Kind kind) {
 }
 
 Json to_json(const DiffEntry& entry) {
-    Json json = {
-        {"kind", kind_name(entry.kind)}, {"path", entry.path}, {"type", type_name(entry.type)}};
+    Json json = {{"kind", kind_name(entry.kind)},
+                 {"path", entry.path},
+                 {"type", storage::type_name(entry.type)}};
     if (entry.kind == DiffEntry::Kind::kChanged) {
         json["content"] = entry.content;
         json["metadata"] = entry.metadata;

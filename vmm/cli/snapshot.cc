@@ -49,9 +49,6 @@ Result<Json> wait_for(ControlClient& call, const SnapshotOptions& options) {
     while (true) {
         auto answer = call.answer(Clock::now() + kLook);
         if (answer || answer.error().code != ETIMEDOUT) {
-            if (on_instant) {
-                on_instant();
-            }
             return answer;
         }
         if (EndSignals::take(signals.get())) {

@@ -15,8 +15,8 @@ struct SnapshotOptions {
     std::optional<std::string> base;
     bool stop = false;
     bool as_json = false;
-    /// Called once, if it is there: the guest has stood still, and goes on; what is left to do
-    /// takes longer. Also if there will be no snapshot.
+    /// Called at most once, if it is there: the guest has stood still, and goes on; what is left to
+    /// do takes longer. A quick snapshot may be over before that is seen.
     std::function<void()> on_instant;
 };
 

@@ -35,6 +35,15 @@ void flush(const std::string& path) {
     static_cast<void>(file && ::fsync(file.get()) == 0);
 }
 
+/// A raw image as qemu-img is told of it, whoever has it locked: nobody writes it.
+std::string raw_without_locks(const std::string& path) {
+    std::string name;
+    for (const char c : path) {
+        name += c == ',' ? ",," : std::string(1, c);
+    }
+    return "driver=raw,file.driver=file,file.locking=off,file.filename=" + name;
+}
+
 }  // namespace
 
 DiskExport::DiskExport(Bundle& bundle, const CloneRecord& record, size_t number)
@@ -84,9 +93,9 @@ Result<void> DiskExport::add_present(const CloneRecord& now, const OnProgress& p
     if (!has_past_ || view.store != view_.store) {
         IVMM_ASSIGN(const auto out,
                     bundle_.add(name_ + ".qcow2", fmt::format("the disk '{}'", disk.path)));
-        return run_qemu_img(
-            {"convert", "-p", "-U", "-f", "raw", "-O", "qcow2", "-S", "4k", disk.path, out}, -1,
-            [&](double done) { return progress(name_, done); });
+        return run_qemu_img({"convert", "-p", "-U", "--image-opts", "-O", "qcow2", "-S", "4k",
+                             raw_without_locks(disk.path), out},
+                            -1, [&](double done) { return progress(name_, done); });
     }
     flush(disk.path);
     IVMM_TRY(read_state(view, view.view, disk.path, present_image(), progress));

@@ -21,23 +21,6 @@ using storage::ByteRange;
 
 using Files = std::map<std::string, ExtFile>;
 
-std::string_view type_name(uint16_t mode) {
-    switch (mode & S_IFMT) {
-        case S_IFREG:
-            return "file";
-        case S_IFDIR:
-            return "directory";
-        case S_IFLNK:
-            return "link";
-        case S_IFIFO:
-            return "fifo";
-        case S_IFSOCK:
-            return "socket";
-        default:
-            return "device";
-    }
-}
-
 Result<Files> all_files(const ExtTree& tree) {
     Files files;
     IVMM_TRY(tree.walk([&](const std::string& path, const ExtFile& file) -> Result<void> {
@@ -93,7 +76,7 @@ class Comparison {
     static Json describe(const char* kind, const std::string& path, const ExtFile& file) {
         Json change{{"kind", kind},
                     {"path", path},
-                    {"type", type_name(file.mode)},
+                    {"type", storage::type_name(file.mode)},
                     {"mode", fmt::format("{:04o}", file.mode & 07777)},
                     {"uid", file.uid},
                     {"gid", file.gid},

@@ -15,7 +15,6 @@ struct Findings {
     rpc::Json memory;                        ///< memory.json; null: the clone does not run
     rpc::Json history = rpc::Json::array();  ///< [ms since 1970, memory, disk], bytes
     std::vector<rpc::Json> sessions;
-    uint64_t frames_left_out = 0;   ///< of the captures: there were too many sessions
     std::vector<rpc::Json> events;  ///< of the switch
     struct Disk {
         std::string name;
